@@ -27,6 +27,8 @@ GLOBALS = re.compile(
 )
 """The globals that a pickle may name: tensors of any kind, usable or not."""
 DEEPEST_TUPLE = 3
+_END64, _LOCATOR, _END = 56, 20, 22
+"""Bytes of the records at the end of a zip archive; the first two exist only in its 64-bit form, as torch writes it."""
 
 
 def read(path: Path) -> Any:
@@ -74,20 +76,41 @@ def _inspect(file: IO[bytes]) -> None:
     file.seek(0)
     if head.startswith(b"PK\3\4"):  # the test of torch; zipfile.is_zipfile looks at the end of the file
         with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
+            entries, first = archive.infolist(), archive.start_dir
+            names = [entry.orig_filename.lower() for entry in entries]  # torch ignores case
             if len(names) > len(set(names)) or not any(name.endswith("/data.pkl") for name in names):
                 raise CheckpointError("a zip archive, not a torch file: give the file as it was downloaded")
-            if (held := sum(entry.file_size for entry in archive.infolist())) > size:  # torch compresses nothing
+            # Extra fields change names and sizes; torch needs some only beyond 4 GiB.
+            if any(entry.extra for entry in entries) or not _is_where_torch_looks(file, size, first):
+                raise CheckpointError("an archive that torch did not write: give the file as it was downloaded")
+            if (held := sum(entry.file_size for entry in entries)) > size:  # torch compresses nothing
                 raise CheckpointError(f"not a torch file but an archive that unpacks to {held} bytes")
-            for name in names:
+            for name, entry in zip(names, entries, strict=True):
                 if name.endswith(".pkl"):
-                    with archive.open(name) as pickle:
+                    with archive.open(entry) as pickle:
                         _inspect_pickle(pickle)
     elif head[257:262] == b"ustar":
         raise CheckpointError("a tar archive, not a torch file: give the file as it was downloaded")
     else:
         for _ in ("magic number", "version", "system", "content", "storages"):
             _inspect_pickle(file)
+
+
+def _is_where_torch_looks(file: IO[bytes], size: int, first: int) -> bool:
+    """Return whether torch, too, finds the list of an archive's entries at `first`, where `zipfile` found it.
+
+    A file may hold two lists, of which each reader takes another one.
+    """
+    file.seek(max(0, size - _END64 - _LOCATOR - _END))
+    tail = file.read()
+    end, locator = tail[-_END:], tail[-_END - _LOCATOR : -_END]
+    if not end.startswith(b"PK\5\6") or end[20:] != bytes(2):  # the length of a comment, before which both search
+        return False
+    if not locator.startswith(b"PK\6\7"):
+        return int.from_bytes(end[16:20], "little") == first
+    place = int.from_bytes(locator[8:16], "little")
+    whole = tail.startswith(b"PK\6\6") and place == size - len(tail)
+    return whole and int.from_bytes(tail[48:56], "little") == first
 
 
 def _inspect_pickle(file: IO[bytes]) -> None:

@@ -358,7 +358,16 @@ def _show_plan(fingerprint: dict[str, Any], task: dict[str, Any]) -> None:
 
 
 def show_settings(stage: ColumnStage) -> None:
-    """With -v, print what decides the bytes of a column: its settings and the library versions."""
+    """With -v, print what decides the bytes of a column: its settings and the library versions.
+
+    AvprepError if what the column needs is missing, such as another column.
+    """
+    from avprep.runs.fingerprint import Demanding
+
+    if say.verbosity() != say.VERBOSE:
+        return
+    if isinstance(stage, Demanding):
+        stage.require()
     for name, values in (("settings", stage.resolved()), ("versions", stage.versions())):
         say.detail(f"{stage.column}: {name}: " + ", ".join(f"{key} {value}" for key, value in values.items()))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +32,10 @@ def statistics(windows: NDArray[np.generic], length: int = 2) -> NDArray[np.floa
     return np.stack(rows).astype(np.float32)
 
 
-def windows_of(clips: Clips, row: int, members: Mapping[str, bytes]) -> dict[str, NDArray[np.generic]]:
+def windows_of(clips: Clips, row: int, members: Mapping[str, bytes]) -> dict[str, NDArray[Any]]:
     """Return the windows of a clip, and which of them hold nothing but real audio, from the members of its `mfcc`."""
     n_frames, first = int(clips.whole[row]), int(clips.first[row])
-    found: dict[str, NDArray[np.generic]] = {}
+    found: dict[str, NDArray[Any]] = {}
     for name, (dtype, shape) in ARRAYS["mfcc"].items():
         array = _array(clips, row, members, name)
         if array.dtype.str != dtype or array.shape != (n_frames, *shape):

@@ -163,7 +163,7 @@ class Clips:
         expected = _expected(column, int(self.whole[row]), image_format)
         for names, problem in (
             (expected - found.keys(), "is missing"),
-            (found.keys() - expected, "does not belong to the sample"),
+            (found.keys() - expected - schema.OPTIONAL_ARRAYS[column].keys(), "does not belong to the sample"),
         ):
             if names:
                 raise ShardError(f"{path}: {key}: {f'{key}.{min(names)}'!r} {problem}")

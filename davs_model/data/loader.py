@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from avprep.errors import ShardError
+from avprep.errors import RunError, ShardError
 from davs_model.data.batch import RawBatch, empty_batch
 from davs_model.data.batches import Batches, EvaluationBatches
 
@@ -90,6 +90,23 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         cv2.setNumThreads(before)
+
+
+@contextlib.contextmanager
+def living_readers() -> Iterator[None]:
+    """Turn the error of torch when a reading process has been killed, as for want of memory, into RunError, one line.
+
+    torch raises it from a signal handler, wherever the process that uses the batches is.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not (text := str(error)).startswith("DataLoader worker"):  # torch has no type for it
+            raise
+        how = text.partition(".")[0].rpartition(") ")[2].removeprefix("is ")
+        raise RunError(
+            f"a process that reads batches has ended ({how}): if memory ran out, use fewer workers"
+        ) from error
 
 
 class _Read(NamedTuple):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from davs_model import precision
 from davs_model.data.batch import RawBatch
+from davs_model.data.loader import living_readers
 from davs_model.data.reads import LABELS
 from davs_model.evaluation import talk
 from davs_model.evaluation.metrics import talking
@@ -39,6 +40,7 @@ class Embeddings:
         return self.tensors[name]
 
 
+@living_readers()
 @torch.inference_mode()
 def embed(
     model: TalkingModel,
@@ -48,7 +50,10 @@ def embed(
     bf16: bool = False,
     generate: bool = False,
 ) -> Embeddings:
-    """Encode clips in eval mode, in which the model is left; generate: also generate frames, for `l1`."""
+    """Encode clips in eval mode, in which the model is left; generate: also generate frames, for `l1`.
+
+    RunError if a process that reads the batches is killed.
+    """
     model.eval()
     parts: dict[str, list[Tensor]] = {}
     errors: dict[str, list[float]] = {}

@@ -55,10 +55,15 @@ class SyncStage:
 
     def require(self) -> None:
         """Check that the model and both columns exist and fit each other; AvprepError, one line, if not."""
-        run = shards.read_run(self.out, "mfcc")
-        if run is None:
-            raise RunError(f"{self.out}: has no column mfcc: run `avprep mfcc` first")
+        self.require_inputs()
+        run = shards.read_run(self.out, "mfcc") or {}
         load(self.run, windows=str(run.get("settings", {}).get("preset", "")))
+
+    def require_inputs(self) -> None:
+        """Check that the columns which are measured exist; RunError, one line, if not."""
+        for name in self.inputs:
+            if shards.read_run(self.out, name) is None:
+                raise RunError(f"{self.out}: has no column {name}: run `avprep {name}` first")
 
     def versions(self) -> dict[str, str]:
         """Return what determines the results besides the settings: versions, the model's digest, the device."""
@@ -102,7 +107,8 @@ class LseStage(SyncStage):
     inputs = ("crop",)
 
     def require(self) -> None:
-        """Check that the weights are those of SyncNet; CheckpointError, one line, if not."""
+        """Check that there are crops, and that the weights are those of SyncNet; AvprepError, one line, if not."""
+        self.require_inputs()
         SyncNet.load(self.run)
 
     def digest(self) -> str:
@@ -136,7 +142,8 @@ def measure(out: Path, scorer: Scorer, clip: Clip, shard: str) -> Sample:
     crop, mfcc = (read_members(out, name, shard, clip.key) for name in schema.COLUMNS)
     image_format = schema.image_format(crop)
     try:
-        windows, valid = (schema.decode_array(bytes(mfcc[name])) for name in schema.ARRAYS["mfcc"])
+        schema.check_sample("mfcc", clip.key, sound := {name: bytes(data) for name, data in mfcc.items()})
+        windows, valid = (schema.decode_array(sound[name]) for name in schema.ARRAYS["mfcc"])
         frames = {name: crop[name] for n in range(len(windows)) if (name := schema.frame_member(n, image_format))}
         pictures = scorer.pictures(clip.key, frames)
     except KeyError as error:

@@ -24,6 +24,7 @@ from avprep.errors import CheckpointError
 from avprep.media.mfcc import FRAME, PRE_EMPHASIS
 from avprep.schema import HOP, SAMPLE_RATE, STEPS_PER_FRAME, WINDOW_FRAMES, WINDOW_STEPS
 from davs_model import torch_file
+from davs_model.checkpoint import is_plain
 from davs_model.models.sync.curve import DECIMALS, REACH, Offset
 
 SIDE = 224
@@ -72,10 +73,12 @@ class SyncNet(nn.Module):
         wanted = net.state_dict()
         for name, tensor in wanted.items():
             given = (found or {}).get(name)
-            if name.endswith("num_batches_tracked") and given is None:  # old files lack it, and it is not used
+            if name.endswith("num_batches_tracked"):  # old files lack it, and it is not used
                 continue
-            if not isinstance(given, Tensor) or given.shape != tensor.shape:
+            if not is_plain(given) or given.shape != tensor.shape or not given.is_floating_point():
                 raise CheckpointError(f"{path}: not those of SyncNet ({name} is missing or of another shape)")
+            if not given.float().isfinite().all():
+                raise CheckpointError(f"{path}: holds numbers that are not finite ({name})")
             tensor.copy_(given)
         return net.to(device)
 

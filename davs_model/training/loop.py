@@ -22,7 +22,7 @@ from avprep.signals import Stop, stop_signals
 from davs_model import checkpoint, models, precision
 from davs_model.checkpoint import Checkpoint
 from davs_model.data.corpus import Corpus, read_corpus
-from davs_model.data.loader import STOP_SIGNALS
+from davs_model.data.loader import STOP_SIGNALS, living_readers
 from davs_model.data.store import FrameStore
 from davs_model.models.base import SOUND, Stage, TalkingModel
 from davs_model.settings import RunSettings
@@ -80,6 +80,7 @@ def train(
             )
         with (
             distributed.together(),
+            living_readers(),
             locked(run) if world.first else contextlib.nullcontext(),
             precision.compiling(settings.machine.compile),
         ):

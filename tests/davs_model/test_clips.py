@@ -219,6 +219,16 @@ class TestTable:
         made_shards.write(tmp_path, [small()], image_format="png")
         assert read_clips(tmp_path, "train").read(0, "crop", (2,)).keys() == {"002.png"}
 
+    def test_crops_with_landmarks(self, tmp_path: Path) -> None:
+        """Crops with the landmarks that the detectors dlib and face-alignment store are read like any others."""
+        made_shards.write(tmp_path, [small()])
+        landmarks = schema.encode_array(np.zeros((3, schema.N_LANDMARKS, 2), np.float32))
+        members = made_shards.crop_members(KEY, 3) | {"landmarks.npy": landmarks}
+        stretch = made_shards.stretch(tmp_path, KEY, members)
+        made_shards.write_shard(tmp_path, "crop", "train-000000", [(small(), stretch)])
+        found = read_clips(tmp_path, "train").read(0, "crop", (1,), arrays=True)
+        assert found == {name: members[name] for name in ("001.jpg", "points.npy", "affine.npy")}
+
     def test_what_a_stage_can_use(self, tmp_path: Path) -> None:
         """Clips that are too short for a stage, or lack a label that it needs, are counted as skipped."""
         made = [small("short", word="yes", speaker="x"), Made("wordless", speaker="x"), Made("nobody", word="yes")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,14 +24,14 @@ from made_shards import Made, frame_of
 from numpy.typing import NDArray
 from small_models import READS
 
-from avprep.errors import ShardError
+from avprep.errors import RunError, ShardError
 from avprep.schema import picture_size
 from avprep.shards.image import decode_picture
 from davs_model.data.batch import RawBatch, empty_batch
 from davs_model.data.batches import Batches, EvaluationBatches
 from davs_model.data.clips import Clips, read_clips
 from davs_model.data.faces import FaceFolder
-from davs_model.data.loader import AHEAD, evaluation_batches, first_batch, training_batches
+from davs_model.data.loader import AHEAD, evaluation_batches, first_batch, living_readers, training_batches
 from davs_model.data.pictures import Augmentation
 from davs_model.data.reads import LABELS, Reads, Shape, chosen
 from davs_model.data.sampling import epoch_order, sound_stretch, stretch
@@ -314,6 +315,18 @@ class TestProcesses:
         batches = Batches(ClipSource(clips, SMALL), SMALL, batch_size=4, seed=0)
         with pytest.raises(ZeroDivisionError, match="a flaw"):
             list(training_batches(batches, first=0, last=AHEAD, workers=workers))
+
+    def test_a_killed_reader_is_one_line(self, clips: Clips, monkeypatch: pytest.MonkeyPatch) -> None:
+        """If the kernel kills a process that reads, as for want of memory, one line says so."""
+        monkeypatch.setattr(ClipSource, "load", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        batches = Batches(ClipSource(clips, SMALL), SMALL, batch_size=4, seed=0)
+        with (
+            pytest.raises(
+                RunError, match=r"^a process .* has ended \((killed by signal: Killed|exited unexpectedly)\): .*$"
+            ),
+            living_readers(),
+        ):
+            list(training_batches(batches, first=0, last=2, workers=1))
 
     def test_an_error_in_the_middle_ends_the_program(self, dozen: Path) -> None:
         """A program that fails while processes read ahead ends at once, and these do not outlive it."""

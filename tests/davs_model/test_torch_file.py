@@ -420,6 +420,25 @@ for path in bad:
         assert not (tmp_path / "../../a").exists()
         assert not Path("/etc/avprep-was-here").exists()
 
+    def test_torch_and_the_check_read_the_same_pickle(self, tmp_path: Path, domain: dict[str, Tensor]) -> None:
+        """A pickle that only torch would find, by a name in capitals or by a second list of entries, is refused."""
+        tuples = b"}" + b")" + b"\x85" * 11 + b"Ns"
+        capitals, lists, list64 = (tmp_path / name for name in ("capitals", "lists", "list64"))
+        with zipfile.ZipFile(capitals, "w") as file:
+            file.writestr("a/DATA.PKL", b"\x80\x02" + tuples + b".")
+            file.writestr("a/b/data.pkl", b"\x80\x02}.")
+            file.writestr("a/version", "3\n")
+        hidden = archive(lists, tuples).read_bytes()
+        harmless = archive(lists, b"}" + b"N0" * ((len(tuples) - 1) // 2)).read_bytes()
+        lists.write_bytes(hidden[:-22] + harmless)
+        torch.save({DOMAIN: domain}, list64)
+        whole = list64.read_bytes()
+        assert released.read(list64)[1].loaded == {DOMAIN: 66_049}
+        list64.write_bytes(whole[:-98] + whole)
+        assert "nested tuples" in refusal(released.read, capitals)
+        for path in (lists, list64):
+            assert "torch did not write" in refusal(released.read, path)
+
     def test_attributes_cannot_stand_in_for_methods(self, tmp_path: Path) -> None:
         """A dictionary whose pickle gives it attributes named like its methods is read all the same."""
         attributes = opcodes(dict.fromkeys(("get", "items", "keys", "values", "_metadata"), "a"))

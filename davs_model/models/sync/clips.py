@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from avprep.errors import ShardError, plural
-from avprep.schema import ARRAYS, FPS, decode_array
+from avprep.schema import ARRAYS, FPS
+from davs_model.data.arrays import windows_of
 from davs_model.data.clips import Clips
 from davs_model.models.base import Measure
 from davs_model.models.sync import curve
@@ -27,12 +28,11 @@ def features(scorer: Scorer, clips: Clips, rows: Sequence[int]) -> Iterator[Feat
         n_frames = int(clips.n_frames[row])
         try:
             pictures = scorer.pictures(clips.key(row), clips.read(row, "crop", range(n_frames)))
-            sound = clips.read(row, "mfcc", ())
-            windows, valid = (decode_array(sound[name]) for name in ARRAYS["mfcc"])
+            sound = windows_of(clips, row, clips.read(row, "mfcc", ()))
         except ShardError:
             yield None
         else:
-            yield scorer.features(pictures, windows, valid)
+            yield scorer.features(pictures, *(sound[name] for name in ARRAYS["mfcc"]))
 
 
 def offsets(scorer: Scorer, clips: Clips) -> list[Offset | None]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from avprep.errors import ShardError
-from avprep.schema import CROP_SIZE
+from avprep.schema import CROP_SIZE, costly, picture_size
 from davs_model.data.arrays import statistics
 from davs_model.data.pictures import region
 from davs_model.models.sync import curve
@@ -82,9 +82,14 @@ class Scorer:
 
         A JPEG is decoded at half its size, in a third of the time; the pixels are those of `grey` up to rounding.
         """
-        half = cv2.imdecode(
-            np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_2 | cv2.IMREAD_IGNORE_ORIENTATION
-        )
+        data = bytes(data)
+        if picture_size(data) != (CROP_SIZE, CROP_SIZE) or costly(data):  # checked before memory is allocated
+            return None
+        flags = cv2.IMREAD_REDUCED_GRAYSCALE_2 | cv2.IMREAD_IGNORE_ORIENTATION
+        try:
+            half = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        except cv2.error:
+            return None
         if half is None or half.shape != (CROP_SIZE // 2, CROP_SIZE // 2):
             return None
         rows, columns = region(LOWER_HALF, CROP_SIZE // 2)

@@ -10,16 +10,19 @@ from typing import Any
 
 import interrupted
 import made_media as made
+import made_shards
 import numpy as np
 import pytest
 import torch
 from avprep_cli.main import main
 from click.testing import CliRunner, Result
+from made_shards import Made
 from small_models import made_model
 from talking_shards import make_talking_shards, picture
 
 from avprep import manifest, schema, shards
-from avprep.errors import RunError
+from avprep.errors import RunError, ShardError
+from avprep.manifest import Clip
 from avprep.quality import verify
 from davs_model import checkpoint
 from davs_model.checkpoint import Checkpoint
@@ -30,6 +33,8 @@ from davs_model.models.sync import Settings
 from davs_model.models.sync import clips as sync_clips
 from davs_model.models.sync.curve import Offset
 from davs_model.models.sync.model import Sync
+from davs_model.models.sync.scorer import Scorer
+from davs_model.sync.column import measure
 from davs_model.sync.load import load
 from davs_model.training import left_out, loop
 
@@ -272,6 +277,23 @@ def test_mistakes_are_one_line(out: Path, run: Path, tmp_path: Path, arguments: 
     assert not (out / "sync").exists()
 
 
+@pytest.mark.parametrize("verbosity", [(), ("-v",)])
+def test_a_column_that_is_not_there_is_named(tmp_path: Path, verbosity: tuple[str, ...]) -> None:
+    """Measuring before there are crops or windows, and moving audio before it is measured, name the command to run."""
+    plan, run = tmp_path / "manifest.jsonl", tmp_path / "run"
+    checkpoint.save(run, Checkpoint.of(Sync(width=0.05, image_size=32), {}))
+    made_shards.write(tmp_path, [Made("clip")])
+    moving = call("mfcc", plan, tmp_path, "--root", tmp_path, "--audio-offset", "sync", "-j", 1, *verbosity)
+    assert moving.exit_code == 1
+    assert moving.stderr.splitlines()[-1].startswith(f"Error: {tmp_path}: was not measured: run `avprep sync ")
+    for column in ("mfcc", "crop"):
+        shutil.rmtree(tmp_path / column)
+        measuring = call("sync", tmp_path, "--model", run, "-j", 1, *verbosity)
+        assert measuring.exit_code == 1
+        named = f"Error: {tmp_path}: has no column {column}: run `avprep {column}` first"
+        assert measuring.stderr.splitlines()[-1] == named
+
+
 def test_the_longest_video_can_be_chosen(run: Path, tmp_path: Path) -> None:
     """A video longer than --max-seconds is refused, in a message that names this option."""
     video = made.numbered(tmp_path / "long.mp4", made.steady(25, 1), made.noise(1, made.RATE))
@@ -299,7 +321,29 @@ def test_a_jpeg_is_read_as_its_crop_is(run: Path) -> None:
     read = scorer.read(data)
     assert read is not None
     assert np.abs(read.astype(int) - scorer.grey(face[None])[0]).mean() < 1.5
-    assert scorer.read(b"no picture") is None
+    for other in (b"no picture", b"", data[:200], cv2.imencode(".png", face[:128])[1].tobytes()):
+        assert scorer.read(other) is None
+
+
+@pytest.mark.parametrize(
+    ("column", "name", "data"),
+    [
+        ("crop", "003.jpg", b""),
+        ("mfcc", "mfcc.npy", schema.encode_array(np.zeros((29, 13, 20), np.float32))),
+        ("mfcc", "mfcc.npy", schema.encode_array(np.full((29, 12, 20), np.nan, np.float32))),
+        ("mfcc", "valid.npy", schema.encode_array(np.ones(20, bool))),
+    ],
+)
+def test_a_damaged_clip_costs_one_line(tmp_path: Path, column: str, name: str, data: bytes) -> None:
+    """A picture or array that violates the format leaves the clip out of training, and is named when measuring."""
+    row, scorer = Made("clip"), Scorer(Sync(width=0.05, image_size=32))
+    made_shards.write(tmp_path, [row])
+    members = made_shards.crop_members(row.key) if column == "crop" else made_shards.mfcc_members(row.key)
+    stretch = made_shards.stretch(tmp_path, row.key, members | {name: data})
+    made_shards.write_shard(tmp_path, column, "train-000000", [(row, stretch)])
+    assert sync_clips.offsets(scorer, read_clips(tmp_path, "train")) == [None]
+    with pytest.raises(ShardError, match=rf"^[^\n]*clip: {name}[^\n]*$"):
+        measure(tmp_path, scorer, Clip("clip", "0.mp4", "train"), "train-000000")
 
 
 def test_features_do_not_depend_on_how_many_go_at_once(out: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

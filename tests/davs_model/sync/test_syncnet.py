@@ -246,3 +246,14 @@ def test_other_files_are_refused(weights: dict[str, Tensor], tmp_path: Path) -> 
     with pytest.raises(CheckpointError):
         syncnet.SyncNet.load(tmp_path / "evil.model")
     assert not (tmp_path / "ran").exists()
+
+
+def test_tensors_that_are_no_weights_are_refused(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    """A tensor of the right shape without numbers, or with NaN, gives one line that names it."""
+    name, like = "netfcaud.0.weight", weights["netfcaud.0.weight"]
+    odd = (like.to("meta"), like.to_sparse(), like.to(torch.complex64), torch.full_like(like, torch.nan))
+    for tensor in odd:
+        torch.save({**weights, name: tensor}, tmp_path / "odd.model")
+        with pytest.raises(CheckpointError, match=name) as caught:
+            syncnet.SyncNet.load(tmp_path / "odd.model")
+        assert len(str(caught.value).splitlines()) == 1
