@@ -358,7 +358,16 @@ def _show_plan(fingerprint: dict[str, Any], task: dict[str, Any]) -> None:
 
 
 def show_settings(stage: ColumnStage) -> None:
-    """With -v, print what decides the bytes of a column: its settings and the library versions."""
+    """With -v, print what decides the bytes of a column: its settings and the library versions.
+
+    The column's stage first checks that what they are read from is there.
+    """
+    if say.verbosity() < say.VERBOSE:
+        return
+    from avprep.runs.fingerprint import Demanding
+
+    if isinstance(stage, Demanding):
+        stage.require()
     for name, values in (("settings", stage.resolved()), ("versions", stage.versions())):
         say.detail(f"{stage.column}: {name}: " + ", ".join(f"{key} {value}" for key, value in values.items()))
 
