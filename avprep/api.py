@@ -119,7 +119,7 @@ def crop(
 
     manifest: a Manifest or the path of its file. root: the data set's folder, if it was moved since it was indexed.
     detector, subject: `auto` takes those of an existing OUT, else the best detector here and what suits the clips.
-    judge: builds the model that scores who speaks, for the subject `speaking`: `davs_model.sync.speaker.JudgeBuilder`.
+    judge: builds the model that scores who speaks, for `speaking`: a `davs_model.sync.speaker.SpeakerJudge`.
     align, every, min_face, image_format, max_seconds: see `avprep.stages.CropSettings`.
     jobs: worker processes; by default one per core, for face-alignment at most four. options: see `RunOptions`.
 
@@ -127,6 +127,8 @@ def crop(
     many failed, by reason. Raises SettingsError for an unknown option or an invalid value, and RunError if OUT belongs
     to another run or cannot be written. Each message is one line.
     """
+    if judge is not None and not isinstance(judge, JudgeBuilder):
+        raise SettingsError(f"judge must be a davs_model.sync.speaker.SpeakerJudge, not {judge!r}")
     filling = columns.crop(
         _opened(manifest, root),
         as_path("out", out),
@@ -140,6 +142,8 @@ def crop(
         subject=subject,
         max_seconds=max_seconds,
     )
+    if judge is not None and filling.stage.settings.subject != "speaking":
+        raise SettingsError("judge is for the subject speaking: give both, or neither")
     return filling.run(**_checked(options))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ Returns the score of the mouth being in sync with the audio, None if there is to
 """
 
 
+@runtime_checkable
 class JudgeBuilder(Protocol):
     """Builds the active-speaker model in a worker: it is pickled to the worker and called there once."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from avprep.bounds import as_path, check_flag
 from avprep.errors import SettingsError
 from davs_model import models
 from davs_model.film import PhotoTalker
@@ -45,18 +46,28 @@ def train(
     kind = models.find(model)
     if stage not in ("all", *kind.stages):
         raise SettingsError(f"stage must be one of {', '.join(kind.stages)}, all, not {stage!r}")
-    outs = [Path(out)] if isinstance(out, Path | str) else [Path(one) for one in out]
+    outs = [as_path("out", one) for one in _each(out)]
+    if not isinstance(shares, Collection):
+        raise SettingsError(f"shares must be a list of numbers, not {shares!r}")
     if not outs or len(shares) not in (0, len(outs)):
         raise SettingsError(
             f"train needs at least one OUT, and as many shares or none, not {len(outs)} and {len(shares)}"
         )
     if wrong := [share for share in shares if not (isinstance(share, int | float) and 0 < share < math.inf)]:
         raise SettingsError(f"shares must be numbers above 0, not {wrong[0]!r}")
-    overrides = [overrides] if isinstance(overrides, str) else overrides
-    settings = kind.Settings.resolve(preset, None if config_file is None else Path(config_file), overrides)
+    texts = list(_each(overrides))
+    if unwritten := [one for one in texts if not isinstance(one, str)]:
+        raise SettingsError(f"overrides must be texts such as 'data.batch_size=8', not {unwritten[0]!r}")
+    config = None if config_file is None else as_path("config_file", config_file)
+    settings = kind.Settings.resolve(preset, config, texts)
     stages = [name for name in kind.stages if stage in (name, "all")]
-    begin = None if init_from is None else Path(init_from)
-    return loop.train(outs, Path(run), settings, stages=stages, shares=shares, init_from=begin, say=say)
+    begin = None if init_from is None else as_path("init_from", init_from)
+    return loop.train(outs, as_path("run", run), settings, stages=stages, shares=shares, init_from=begin, say=say)
+
+
+def _each(given: Any) -> Iterable[Any]:
+    """Return what was given as a list, or a list of the single thing that was given."""
+    return given if isinstance(given, Iterable) and not isinstance(given, str | bytes) else [given]
 
 
 def load(run: Path | str, *, device: torch.device | str | None = None, bf16: bool = False) -> PhotoTalker:
@@ -64,6 +75,7 @@ def load(run: Path | str, *, device: torch.device | str | None = None, bf16: boo
 
     device: by default CUDA if it is available. bf16: compute in bfloat16 where that is safe.
     Raises CheckpointError, one line, for a file that is not a checkpoint; RunError for a model that cannot generate
-    faces yet; SettingsError for a device that is not usable on this machine.
+    faces yet; SettingsError for an invalid argument, or a device that is not usable on this machine.
     """
-    return PhotoTalker.load(run, device=device, bf16=bf16)
+    check_flag("bf16", bf16)
+    return PhotoTalker.load(as_path("run", run), device=device, bf16=bf16)

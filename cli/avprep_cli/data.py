@@ -362,10 +362,10 @@ def show_settings(stage: ColumnStage) -> None:
 
     AvprepError if what the column needs is missing, such as another column.
     """
+    if say.verbosity() < say.VERBOSE:
+        return
     from avprep.runs.fingerprint import Demanding
 
-    if say.verbosity() != say.VERBOSE:
-        return
     if isinstance(stage, Demanding):
         stage.require()
     for name, values in (("settings", stage.resolved()), ("versions", stage.versions())):

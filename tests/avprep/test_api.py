@@ -187,6 +187,14 @@ def test_options_that_there_are_not(lrw: Path, tmp_path: Path, call: str) -> Non
         ({"shares": [float("nan")]}, "shares must be numbers above 0, not nan"),
         ({"shares": ["1"]}, "shares must be numbers above 0, not '1'"),
         ({"overrides": "steps.full=many"}, '--set: steps.full = "many" must be a whole number from 0 to 1000000000'),
+        ({"overrides": [8]}, "overrides must be texts such as 'data.batch_size=8', not 8"),
+        ({"overrides": None}, "overrides must be texts such as 'data.batch_size=8', not None"),
+        ({"shares": 0.5}, "shares must be a list of numbers, not 0.5"),
+        ({"out": None}, "out must be a path, not None"),
+        ({"out": [3]}, "out must be a path, not 3"),
+        ({"run": None}, "run must be a path, not None"),
+        ({"config_file": 3}, "config_file must be a path, not 3"),
+        ({"init_from": 3}, "init_from must be a path, not 3"),
         ({"shares": [0.5, 0.5]}, "train needs at least one OUT, and as many shares or none, not 1 and 2"),
     ],
 )
@@ -208,6 +216,17 @@ def test_a_missing_extra(package: str) -> None:
         assert last == (
             f"ModuleNotFoundError: davs_model needs {package}, which is not installed: pip install 'avprep[model]'"
         )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"run": 3}, "run must be a path, not 3"), ({"run": "r", "bf16": "no"}, "bf16 must be True or False, not 'no'")],
+)
+def test_a_model_that_cannot_be_loaded(given: dict[str, Any], message: str) -> None:
+    """Invalid arguments of `load` give one line; the text "no" would count as true."""
+    with pytest.raises(SettingsError) as refused:
+        davs_model.load(**given)
+    assert str(refused.value) == message
 
 
 @pytest.mark.parametrize(("column", "wrong"), [("crop", {"align": "x"}), ("mfcc", {"preset": "x"}), ("mfcc", {"y": 1})])

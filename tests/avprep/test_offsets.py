@@ -145,6 +145,16 @@ def test_offsets_by_syncnet_move_no_windows(out: Path) -> None:
     assert not (out / "mfcc-unmoved").exists()
 
 
+@pytest.mark.parametrize("options", [(), ("-v",)], ids=("plain", "verbose"))
+def test_nothing_is_moved_without_a_measurement(out: Path, options: tuple[str, ...]) -> None:
+    """In an OUT that has no column yet, the command that measures is asked for, with and without -v."""
+    fresh = out.parent / "fresh"
+    refused = call("mfcc", out.parent / "plan.jsonl", fresh, "--audio-offset", "sync", "-j", 1, *options)
+    assert refused.exit_code == 1
+    assert f"run `avprep sync {fresh} --model RUN` first" in refused.stderr
+    assert not fresh.exists()
+
+
 def test_offsets_must_be_of_these_windows(out: Path) -> None:
     """Without a measurement, or with one of other windows, nothing is shifted and nothing renamed."""
     command = ("mfcc", out.parent / "plan.jsonl", out, "--audio-offset", "sync", "-j", 1)

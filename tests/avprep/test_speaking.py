@@ -15,8 +15,9 @@ from avprep_cli import summary
 from avprep_cli.main import main
 from click.testing import CliRunner
 
+import avprep
 from avprep import columns, layouts, schema
-from avprep.errors import RunError
+from avprep.errors import RunError, SettingsError
 from avprep.manifest import Clip, Manifest
 from avprep.runs import status
 from avprep.stages import CropSettings
@@ -122,6 +123,15 @@ def test_who_speaks_needs_a_judge(pair: Path, tmp_path: Path) -> None:
     assert "--sync is for --subject speaking" in done.stderr
     with pytest.raises(RunError, match="give the RUN of a sync model"):
         columns.crop_stage(tmp_path, CropSettings(subject="speaking"), 1, None)
+
+
+@pytest.mark.parametrize(("subject", "judge"), [("auto", ColourJudge(0)), ("largest", ColourJudge(0)), ("speaking", 5)])
+def test_a_judge_is_never_ignored(pair: Path, tmp_path: Path, subject: Any, judge: Any) -> None:
+    """From Python, a judge without the subject `speaking`, or one that is none, is refused before OUT is touched."""
+    plan = Manifest("pair", pair.parent, (Clip("pair", "pair.mp4", "test"),))
+    with pytest.raises(SettingsError, match=r"^judge "):
+        avprep.crop(plan, tmp_path / "out", detector="opencv", subject=subject, judge=judge, jobs=1, verbosity=-1)
+    assert not (tmp_path / "out").exists()
 
 
 def test_crops_of_who_speaks_are_run_again_with_the_judge(tmp_path: Path) -> None:
