@@ -4,6 +4,8 @@ DEFINITIONS = (
     "Opening r: correlation over time of the grey levels' standard deviation between the lips, generated and real.",
     "Motion r, amplitude: correlation, and ratio of standard deviations, of the mouth box's grey levels without each "
     "pixel's mean over the clip.",
+    "Opening r and amplitude of the lips: correlation over time, and ratio of standard deviations, of the distance of "
+    "the lips' inner edges by landmarks, generated and real, during speech.",
     "R@k of mouths: generated mouth sequences, their mean subtracted, whose own real one is among the k nearest; over "
     "the first frames of each clip, as many as the shortest has, with or without speech.",
     "Mouth PSNR, SSIM: of the mouth box, without the identity frame; better than repeated: clips whose mouth PSNR is "

@@ -31,13 +31,12 @@ from davs_model.data.pictures import as_read
 from davs_model.data.reads import Shape, chosen
 from davs_model.data.sources import ClipSource, usable
 from davs_model.evaluation import (
-    dependence,
     embed,
     embeddings,
     expression,
     figures,
-    in_sync,
     model_measures,
+    moving,
     page,
     samples,
     talk,
@@ -45,6 +44,7 @@ from davs_model.evaluation import (
 from davs_model.evaluation.embeddings import EmbeddingsFile
 from davs_model.evaluation.frame_quality import FrameQuality, Landmarks
 from davs_model.evaluation.judges import require
+from davs_model.evaluation.lips import LipMeasure
 from davs_model.evaluation.metrics import talking
 from davs_model.evaluation.metrics.leakage import cross_leakage, leakage
 from davs_model.evaluation.metrics.recognition import recognise
@@ -53,7 +53,6 @@ from davs_model.evaluation.progress import progress_lines
 from davs_model.evaluation.section import plain
 from davs_model.generation import draws, generating_stage
 from davs_model.models.base import EVALUATED, FRAMES, PORTRAIT, REAL, SEQUENCE, TalkingModel
-from davs_model.sync.load import load as load_sync
 
 METRICS, PAGE, HTML, EMBEDDINGS = "metrics.json", "evaluation.md", "evaluation.html", "embeddings.h5"
 EXPRESSIONS = "expressions.png"
@@ -163,7 +162,7 @@ def evaluate(
         "settings": asdict(settings),
         **_tables(found, places, missing),
         **quality.tables(landmarks, missing),
-        **_talking(subject, settings, say),
+        **_talking(subject, settings, say, LipMeasure.by(landmarks, settings.mouth_clips)),
         "leakage": _leakage(subject, out, found, settings, say),
         "own": model_measures.measure(saved, subject.model, subject.whole, settings.device, settings.whole_clips)
         | _expression(subject, out, settings, say, results / EXPRESSIONS),
@@ -350,29 +349,25 @@ def _tables(found: EmbeddingsFile, places: dict[str, Tensor], missing: dict[str,
     return tables
 
 
-def _talking(subject: _Subject, settings: EvaluationSettings, say: Say) -> dict[str, Any]:
+def _talking(
+    subject: _Subject, settings: EvaluationSettings, say: Say, lips: LipMeasure | None = None
+) -> dict[str, Any]:
     """Return how the mouths of whole clips move, from their own audio and video and from wrong audio."""
     if not draws(subject.saved) or not settings.talking_clips:
         return {}
-    whole, device = subject.whole, torch.device(settings.device)
-    total = min(settings.whole_clips, len(whole))
-    progress, bf16, scale = progress_lines(say, total, "generated whole: "), settings.bf16, settings.speech_scale
-    how: dict[str, Any] = {"limit": total, "bf16": bf16, "scale": scale}
-    found = talk.measure(subject.model, whole, device, **how, seed=settings.seed, progress=progress)
-    if not found:
-        subject.missing["talking"] = "it takes two clips, one of which lends the other a wrong sound"
-        return {}
-    tables: dict[str, Any] = {"talking": {**found, "talks": talking.talks(found)}}
-    reference = dependence.measure(subject.model, whole, device, **how)
-    if reference is not None:
-        tables["reference"] = asdict(reference)
-    if settings.sync:
-        judge = load_sync(settings.sync, device=settings.device, windows=whole.mfcc_preset)
-        progress = progress_lines(say, total, "generated for sync: ")
-        tables["sync"] = in_sync.measure(
-            subject.model, judge, whole, device, **how, seed=settings.seed, progress=progress
-        )
-    return tables
+    return moving.tables(
+        subject.model,
+        subject.whole,
+        torch.device(settings.device),
+        limit=min(settings.whole_clips, len(subject.whole)),
+        seed=settings.seed,
+        bf16=settings.bf16,
+        scale=settings.speech_scale,
+        sync=settings.sync,
+        lips=lips,
+        missing=subject.missing,
+        say=say,
+    )
 
 
 def _leakage(

@@ -86,8 +86,7 @@ def content(metrics: Metrics) -> Page:
     parts = [_generation, _recognition_and_retrieval, _generated_retrieval, _leakage, _mouth]
     if _models(metrics, "talking") or "talking" in _part(metrics, "missing"):  # of a model that draws
         parts.insert(0, _talking)
-    if _models(metrics, "sync"):
-        parts.insert(1, _in_sync)
+    parts[1:1] = [part for name, part in (("lips", _lips), ("sync", _in_sync)) if _models(metrics, name)]
     facts = tuple(f"{name}: {fact}" for name, fact in _facts(metrics).items() if fact)
     # Missing parts of the page have such lines in their own sections.
     facts += tuple(f"not measured: {n}: {why}" for n, why in _part(metrics, "missing").items() if n not in PARTS)
@@ -203,6 +202,20 @@ def _reference(metrics: Metrics) -> tuple[str, ...]:
     """Return a sentence on how much mouths depend on the identity frame; none if unknown."""
     share = _part(metrics, "reference").get("dependence")
     return () if share is None else (f"Dependence on the mouth of the identity frame: {_percent(share)} %.",)
+
+
+def _lips(metrics: Metrics) -> PageSection:
+    columns = {"opening_r": _correlation, "amplitude": _correlation, "n_videos": _count}
+    return PageSection(
+        "Do the lips open with the audio?",
+        (
+            "The distance of the lips' inner edges in the same videos, generated and real ones at the model's size. "
+            f"Grey levels also depend on teeth, beards and light. {_part(metrics, 'lips').get('landmarks', '')}.",
+        ),
+        (),
+        ("model", "generated from", "opening r of the lips", "amplitude", "videos"),
+        tuple(_rows(_models(metrics, "lips"), "lips", DRIVEN, columns)),
+    )
 
 
 def _in_sync(metrics: Metrics) -> PageSection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,10 @@ class WholeClip:
     def real(self) -> Tensor:
         """The frames to generate, `[1, T, 3, S, S]`."""
         return self.batch.get(REAL, self.batch[FRAMES])
+
+
+Watch = Callable[[WholeClip, Sequence[tuple[str, Tensor]]], None]
+"""Gets each clip with its generated frames `[T, 3, S, S]`, and what each were generated from."""
 
 
 def whole_clips(
@@ -105,6 +109,7 @@ def measure(
     scale: float = 1.0,
     cheap: bool = False,
     progress: Progress = lambda _: None,
+    watch: Watch | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Generate whole clips and return how they talk, by what they are generated from; leaves the model in eval mode.
 
@@ -112,7 +117,7 @@ def measure(
     which it is averaged. `repeated`, `mean`: still images: the identity frame, and the mean of the real clip, the best
     of them.
     scale: factor of the audio features. cheap: only the clip's own audio, and that of one wrong clip. progress: see
-    `Progress`. Empty for fewer than two clips.
+    `Progress`. watch: see `Watch`. Empty for fewer than two clips.
     """
     model.eval()
     scores: dict[str, list[TalkingScores]] = {}
@@ -124,7 +129,9 @@ def measure(
     for done, clip in enumerate(whole_clips(model, clips, device, limit=limit, seed=seed)):
         at = rows.index(clip.row)
         others = [sounds[rows[(at + n) % len(rows)]] for n in range(1, n_wrong + 1)]
-        _add(model, clip, sounds[clip.row], others, scores, bf16=bf16, cheap=cheap)
+        videos = _add(model, clip, sounds[clip.row], others, scores, bf16=bf16, cheap=cheap)
+        if watch is not None:
+            watch(clip, videos)
         progress(done + 1)
     return {name: mean([one.result() for one in kept]) for name, kept in scores.items()}
 
@@ -138,8 +145,8 @@ def _add(
     *,
     bf16: bool,
     cheap: bool,
-) -> None:
-    """Measure a clip with its own audio features and with those of others, `[1, T, F]`."""
+) -> list[tuple[str, Tensor]]:
+    """Measure a clip with its own audio features and with those of others, `[1, T, F]`; return what was generated."""
     real, device = clip.real[0], clip.real.device
     n_frames = len(real)
     repeated = real[clip.identity].expand_as(real)
@@ -151,15 +158,15 @@ def _add(
         if not cheap and "video" in model.drivers:
             speech.append(("video", model.encode_speech(frames=clip.batch[FRAMES])))
         drawn = [(name, generated(model, identity, features)) for name, features in speech]
-    if not cheap:
-        drawn += [("repeated", repeated), ("mean", real[clip.spoken].mean(0).expand_as(real))]
+    still = [] if cheap else [("repeated", repeated), ("mean", real[clip.spoken].mean(0).expand_as(real))]
     counts: Counter[str] = Counter()
-    for name, frames in drawn:
+    for name, frames in (*drawn, *still):
         kept = scores.setdefault(name, [])
         if len(kept) == counts[name]:
             kept.append(TalkingScores())
         kept[counts[name]].add(real, frames, clip.spoken, identity=clip.identity, repeated=repeated)
         counts[name] += 1
+    return drawn
 
 
 def heard(model: TalkingModel, batch: Batch, scale: float = 1.0) -> Tensor:
