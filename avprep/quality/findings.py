@@ -149,14 +149,13 @@ class Failure:
 class Column:
     """One column; `run` is its run.json, None if it was never started.
 
-    reasons: split -> reason -> failed clips. unfinished: shards that are still to be made.
+    reasons: split -> reason -> failed clips.
     """
 
     name: str
     run: dict[str, Any] | None
     splits: dict[str, SplitStatus] = field(default_factory=dict)
     reasons: dict[str, Counter[str]] = field(default_factory=dict)
-    unfinished: int = 0
 
 
 @dataclass
@@ -291,7 +290,6 @@ def _count(out: Path, found: Findings, column: str, name: str, n_clips: int) -> 
     sidecar = _sidecar(out, found, column, name)
     if sidecar is None:
         status.missing += n_clips
-        counted.unfinished += 1
         return []
     clips: list[dict[str, Any]] = sidecar["clips"]
     if len(clips) != n_clips:

@@ -108,7 +108,7 @@ def _column(column: Column) -> Values:
         "name": column.name,
         "begun": column.run is not None,
         "total": total,
-        "unfinished": column.unfinished,
+        "unfinished": total.shards - total.shards_done,
         "splits": list(splits),
         "clips": [f"{one.ok + one.failed + one.missing:,}" for one in each],
         "ok": [f"{one.ok:,}" for one in each],

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from avprep.errors import ManifestError, RunError, ShardError, explained
 from avprep.manifest import TimedWord
 from avprep.shards import tars
 from avprep.shards.image import decode_picture
+from davs_model.data.reads import LABELS
 
 SILENT = "silent"
 """Reason for leaving out clips that hold only silence."""
@@ -32,7 +33,7 @@ _NOT_THERE = "not there"
 _ANOTHER_TAR = "the tar is not the one that its sidecar describes"
 
 Ints = NDArray[np.int64]
-_ARRAYS = ("keys", "shard", "n_frames", "words", "speakers", "emotions", "places", "first", "whole")
+_ARRAYS = ("keys", "shard", "n_frames", *LABELS, "places", "first", "whole")
 NO_WORDS = np.zeros((0, 3))
 """The timed words of a clip whose words have no times."""
 WORD_FRAMES = 29
@@ -42,12 +43,10 @@ MOST_ROWS = 20_000_000
 
 
 class _Labels(NamedTuple):
-    """The labels of a clip in the manifest; words with their times."""
+    """The names of a clip's labels in the manifest, in the order of `LABELS`, "" if unknown; words with their times."""
 
-    word: str | None
-    speaker: str | None
-    words: tuple[TimedWord, ...]
-    emotion: str | None
+    names: tuple[str, ...]
+    timed: tuple[TimedWord, ...]
 
 
 @dataclass(frozen=True)
@@ -55,10 +54,10 @@ class Clips:
     """The clips of a split that both columns hold. Arrays, not objects: half a million rows, shared by processes.
 
     out: the folder. shards: names of shards; folders: the folder of each. keys: dtype `S`, UTF-8, (N,).
-    shard, n_frames, words, speakers, emotions: int64 (N,); a label is an index into `vocabulary`, `people` or
-        `emotion_names`, −1 where unknown.
+    shard, n_frames, words, speakers, emotions: int64 (N,); a label is an index into its names, −1 where unknown.
+    label_names: the names of each of `LABELS`.
     places: int64 (N, 2, 2): offset and length in bytes in the tar of crop and of mfcc.
-    timed: the words of each clip whose times are known, float64 (M, 3): index in `vocabulary` or −1, start and end in
+    timed: the words of each clip whose times are known, float64 (M, 3): index in `label_names` or −1, start and end in
         frames of the clip; empty if no clip has any.
     first, whole: int64 (N,): the first frame of a clip in its sample, and the number of frames of the sample.
     skipped: number of clips of the manifest that are not here, by reason.
@@ -74,9 +73,7 @@ class Clips:
     speakers: Ints
     emotions: Ints
     places: Ints
-    vocabulary: tuple[str, ...]
-    people: tuple[str, ...]
-    emotion_names: tuple[str, ...]
+    label_names: Mapping[str, tuple[str, ...]]
     skipped: Counter[str]
     mfcc_preset: str
     dataset: str
@@ -176,15 +173,12 @@ def read_clips(
     out: Path,
     split: str,
     *,
-    vocabulary: tuple[str, ...] | None = None,
-    people: tuple[str, ...] | None = None,
-    emotion_names: tuple[str, ...] | None = None,
+    label_names: Mapping[str, tuple[str, ...]] | None = None,
     keep_silent: bool = False,
 ) -> Clips:
     """Read the table of a split: the clips that are finished and `ok` in both columns.
 
-    vocabulary, people, emotion_names: those of another split, by which labels are numbered; None: this split's own,
-        sorted.
+    label_names: of another split, by which some of `LABELS` are numbered; the others are by this split's own, sorted.
     keep_silent: keep clips that hold only silence.
     Unfinished and truncated shards, clips that failed in a column, and silent ones are left out and counted.
     ShardError for a folder that holds no shards of avprep, or that another version wrote.
@@ -194,31 +188,28 @@ def read_clips(
     for column in schema.COLUMNS:
         if not (out / column).is_dir():
             raise ShardError(f"{out}: there is no {column} column: run `avprep {column}` first")
-    spoken = (word for one in labels.values() for word, _, _ in one.words)
-    vocabulary = _names(vocabulary, (*(one.word for one in labels.values()), *spoken))
-    people = _names(people, (one.speaker for one in labels.values()))
-    emotion_names = _names(emotion_names, (one.emotion for one in labels.values()))
+    said = {label: [one.names[n] for one in labels.values()] for n, label in enumerate(LABELS)}
+    said["words"] += [word for one in labels.values() for word, _, _ in one.timed]
+    label_names = {label: _sorted(said[label]) for label in LABELS} | dict(label_names or {})
     names = sorted({path.stem for column in schema.COLUMNS for path in (out / column).glob(f"{split}-*.json")})
-    numbered = _numbered(labels, vocabulary, people, emotion_names)
-    rows, skipped = _read_rows(out, names, numbered.keys(), keep_silent=keep_silent)
-    keys = [key for key, _ in rows]
+    rows, skipped = _read_rows(out, names, labels.keys(), keep_silent=keep_silent)
     table = np.array([places for _, places in rows], np.int64).reshape(len(rows), 6)
     shard, lengths = table[:, :2].T.copy()
-    said, by, felt = np.array([numbered[key][:3] for key in keys], np.int64).reshape(len(rows), 3).T.copy()
-    timed = tuple(numbered[key][3] for key in keys)
+    numbers = {label: {name: n for n, name in enumerate(label_names[label])} for label in LABELS}
+    found = [labels[key] for key, _ in rows]
+    of_clips: dict[str, Any] = {
+        label: np.array([numbers[label].get(one.names[n], -1) for one in found], np.int64)
+        for n, label in enumerate(LABELS)
+    }
+    timed = tuple(_in_frames(one.timed, numbers["words"]) for one in found)
     return Clips(
         out=out,
         shards=tuple(names),
-        keys=np.array([key.encode() for key in keys], np.bytes_),
+        keys=np.array([key.encode() for key, _ in rows], np.bytes_),
         shard=shard,
         n_frames=lengths,
-        words=said,
-        speakers=by,
-        emotions=felt,
         places=table[:, 2:].reshape(-1, 2, 2),
-        vocabulary=vocabulary,
-        people=people,
-        emotion_names=emotion_names,
+        label_names=label_names,
         skipped=skipped,
         mfcc_preset=_mfcc_preset(out),
         dataset=dataset,
@@ -226,6 +217,7 @@ def read_clips(
         whole=lengths.copy(),
         folders=(out,) * len(names),
         timed=timed if any(map(len, timed)) else (),
+        **of_clips,
     )
 
 
@@ -241,15 +233,10 @@ def joined(tables: Sequence[Clips], shares: Sequence[float] = ()) -> Clips:
     if len(presets := {table.mfcc_preset for table in tables}) > 1:
         outs = ", ".join(f"{table.out} ({table.mfcc_preset or 'unknown'})" for table in tables)
         raise ShardError(f"windows of different presets: {outs}: make them with one `avprep mfcc --preset`")
-    vocabulary = _names(None, (word for table in tables for word in table.vocabulary))
-    people = _names(None, (person for table in tables for person in table.people))
-    emotion_names = _names(None, (emotion for table in tables for emotion in table.emotion_names))
+    label_names = {label: _sorted(name for table in tables for name in table.label_names[label]) for label in LABELS}
     sizes = zip(tables, _sizes(tables, shares), strict=True)
     rows = [np.arange(size, dtype=np.int64) % max(1, len(table)) for table, size in sizes]
-    parts = [
-        _renumbered(table.rows(which), vocabulary, people, emotion_names)
-        for table, which in zip(tables, rows, strict=True)
-    ]
+    parts = [_renumbered(table.rows(which), label_names) for table, which in zip(tables, rows, strict=True)]
     first_shard = np.cumsum([0, *(len(table.shards) for table in tables[:-1])])
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS if name != "shard"}
     return Clips(
@@ -257,9 +244,7 @@ def joined(tables: Sequence[Clips], shares: Sequence[float] = ()) -> Clips:
         shards=tuple(name for table in tables for name in table.shards),
         folders=tuple(folder for table in tables for folder in table.folders),
         shard=np.concatenate([part.shard + first for part, first in zip(parts, first_shard, strict=True)]),
-        vocabulary=vocabulary,
-        people=people,
-        emotion_names=emotion_names,
+        label_names=label_names,
         skipped=sum((table.skipped for table in tables), Counter()),
         mfcc_preset=presets.pop(),
         dataset=" + ".join(dict.fromkeys(table.dataset for table in tables)),
@@ -287,23 +272,18 @@ def _sizes(tables: Sequence[Clips], shares: Sequence[float]) -> list[int]:
     return [round(total * share) for share in shares]
 
 
-def _renumbered(
-    clips: Clips, vocabulary: tuple[str, ...], people: tuple[str, ...], emotion_names: tuple[str, ...]
-) -> Clips:
-    """Return the clips with labels as indices into other lists, which hold all of their names."""
-    words, persons, emotions = (
-        np.array([*(theirs.index(name) for name in ours), -1], np.int64)  # the last one maps −1 to −1
-        for ours, theirs in (
-            (clips.vocabulary, vocabulary),
-            (clips.people, people),
-            (clips.emotion_names, emotion_names),
-        )
-    )
+def _renumbered(clips: Clips, label_names: Mapping[str, tuple[str, ...]]) -> Clips:
+    """Return the clips with labels as indices into other names, among which are all of theirs."""
+    numbers = {  # the last one maps −1 to −1
+        label: np.array([*(label_names[label].index(name) for name in clips.label_names[label]), -1], np.int64)
+        for label in LABELS
+    }
     timed = tuple(
-        np.column_stack((words[of[:, 0].astype(np.int64)].astype(np.float64), of[:, 1:])) for of in clips.timed
+        np.column_stack((numbers["words"][of[:, 0].astype(np.int64)].astype(np.float64), of[:, 1:]))
+        for of in clips.timed
     )
-    by, felt = persons[clips.speakers], emotions[clips.emotions]
-    return replace(clips, words=words[clips.words], speakers=by, emotions=felt, timed=timed)
+    of_clips: dict[str, Any] = {label: numbers[label][getattr(clips, label)] for label in LABELS}
+    return replace(clips, label_names=label_names, timed=timed, **of_clips)
 
 
 def _read_rows(
@@ -393,24 +373,6 @@ def _expected(column: str, n_frames: int, image_format: str) -> frozenset[str]:
     return frozenset(names)
 
 
-def _numbered(
-    labels: Mapping[str, _Labels], vocabulary: tuple[str, ...], people: tuple[str, ...], emotion_names: tuple[str, ...]
-) -> dict[str, tuple[int, int, int, NDArray[np.float64]]]:
-    """Return, by key, the label numbers of a clip's word, speaker and emotion, and its words with their times."""
-    of_words, of_people, of_emotions = (
-        {name: n for n, name in enumerate(names)} for names in (vocabulary, people, emotion_names)
-    )
-    return {
-        key: (
-            of_words.get(one.word or "", -1),
-            of_people.get(one.speaker or "", -1),
-            of_emotions.get(one.emotion or "", -1),
-            _in_frames(one.words, of_words),
-        )
-        for key, one in labels.items()
-    }
-
-
 def _in_frames(words: tuple[TimedWord, ...], numbers: Mapping[str, int]) -> NDArray[np.float64]:
     """Return the number of each word, or −1, with start and end in frames: float64 (M, 3)."""
     rows = [(numbers.get(word, -1), start * schema.FPS, end * schema.FPS) for word, start, end in words]
@@ -429,14 +391,14 @@ def _read_labels(path: Path, split: str) -> tuple[str, dict[str, _Labels]]:
                 raise ShardError(f"{path}: a line is no clip")
             if clip.split == split:
                 emotion = (clip.labels or {}).get("emotion")
-                labels[clip.key] = _Labels(clip.word or None, clip.speaker or None, clip.words or (), emotion)
+                labels[clip.key] = _Labels((clip.word or "", clip.speaker or "", emotion or ""), clip.words or ())
     except ManifestError as error:
         raise ShardError(str(error)) from error
     return head.dataset, labels
 
 
-def _names(given: tuple[str, ...] | None, found: Iterable[str | None]) -> tuple[str, ...]:
-    return tuple(sorted({name for name in found if name})) if given is None else given
+def _sorted(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(names) - {""}))
 
 
 def _mfcc_preset(out: Path) -> str:

@@ -32,11 +32,12 @@ class Corpus:
 
     def digest(self) -> str:
         """Return the SHA-256 of the training data: keys, lengths and labels of the training clips."""
-        digest = hashlib.sha256(json.dumps([self.train.vocabulary, self.train.people, self.faces]).encode())
+        names = self.train.label_names
+        digest = hashlib.sha256(json.dumps([names["words"], names["speakers"], self.faces]).encode())
         for array in (self.train.keys, self.train.n_frames, self.train.words, self.train.speakers):
             digest.update(np.ascontiguousarray(array).tobytes())
-        if self.train.emotion_names:
-            digest.update(json.dumps(self.train.emotion_names).encode() + self.train.emotions.tobytes())
+        if names["emotions"]:
+            digest.update(json.dumps(names["emotions"]).encode() + self.train.emotions.tobytes())
         return digest.hexdigest()
 
     def to_json(self) -> dict[str, Any]:
@@ -45,9 +46,9 @@ class Corpus:
             "out": str(self.train.out.resolve()),
             "train": {"clips": len(self.train), "skipped": dict(self.train.skipped)},
             "val": {"clips": len(self.val), "skipped": dict(self.val.skipped)},
-            "words": len(self.train.vocabulary),
-            "speakers": len(self.train.people),
-            "emotions": list(self.train.emotion_names),
+            "words": len(self.train.label_names["words"]),
+            "speakers": len(self.train.label_names["speakers"]),
+            "emotions": list(self.train.label_names["emotions"]),
             "mfcc_preset": self.train.mfcc_preset,
         }
 
@@ -59,7 +60,7 @@ def read_corpus(out: Path | Sequence[Path], settings: RunSettings, shares: Seque
     """
     keep_silent, outs = settings.data.keep_silent, [out] if isinstance(out, Path) else out
     train = joined([read_clips(one, "train", keep_silent=keep_silent) for one in outs], shares)
-    known: Any = {"vocabulary": train.vocabulary, "emotion_names": train.emotion_names}
-    val = joined([read_clips(one, "val", **known, keep_silent=keep_silent) for one in outs])
+    known = {label: train.label_names[label] for label in ("words", "emotions")}
+    val = joined([read_clips(one, "val", label_names=known, keep_silent=keep_silent) for one in outs])
     faces = settings.data.faces
     return Corpus(train, val, FaceFolder(Path(faces), Shape({})).people if faces else ())

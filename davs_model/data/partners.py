@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
 from davs_model.data.clips import Clips
+from davs_model.data.reads import Of
 
-Of = Literal["clip", "speaker", "others", "labelled", "emotion"]
-"""Whose frames are read; see `davs_model.data.reads.Reads`."""
 OWN = 0.5
 """Probability that `emotion` draws the clip itself."""
 

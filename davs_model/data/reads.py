@@ -9,7 +9,6 @@ from typing import Literal
 from torch import Tensor
 
 from avprep.schema import CROP_SIZE
-from davs_model.data.partners import Of
 from davs_model.data.pictures import WHOLE, Box, Form
 
 Batch = Mapping[str, Tensor]
@@ -21,6 +20,8 @@ with `of="emotion"`, which may be of another clip. `NAME_start`, a scalar on the
 part.
 """
 LABELS = ("words", "speakers", "emotions")
+Of = Literal["clip", "speaker", "others", "labelled", "emotion"]
+"""Whose frames are read; see `Reads`."""
 
 
 @dataclass(frozen=True)

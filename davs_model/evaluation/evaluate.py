@@ -179,7 +179,7 @@ def evaluate(
         "versions": {"avprep": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "seconds": round(time.monotonic() - begin, 1),
     }
-    shown = figures.draw(found, clips.vocabulary, places, results)
+    shown = figures.draw(found, clips.label_names["words"], places, results)
     if draws(saved):
         raw = first_batch(_batches(clips, subject.shape, settings, samples.CLIPS))
         write_png(results / "samples.png", samples.sheet(subject.model, raw, torch.device(settings.device)))
@@ -241,8 +241,8 @@ def clips_of(
         that does not store its own; empty: by the words of the split.
     RunError if there are no such clips, or their windows have another preset than the model's.
     """
-    words, emotions = (tuple(map(str, saved.settings.get(name) or ())) for name in ("words", "emotions"))
-    clips = read_clips(out, split, vocabulary=words or vocabulary or None, emotion_names=emotions or None)
+    numbered_by = {"words": saved.settings.get("words") or vocabulary, "emotions": saved.settings.get("emotions")}
+    clips = read_clips(out, split, label_names={label: tuple(map(str, of)) for label, of in numbered_by.items() if of})
     preset = saved.settings.get("mfcc_preset")
     if preset and clips.mfcc_preset and preset != clips.mfcc_preset:
         raise RunError(f"{out}: its windows are of the preset {clips.mfcc_preset}, the model's are of {preset}")
@@ -259,9 +259,9 @@ def _words_problem(saved: Checkpoint, clips: Clips) -> str | None:
     known, n_words = saved.settings.get("words"), saved.dimensions.get("n_words", 0)
     if known is not None and not known:
         return "the model has learned no words"
-    if known or len(clips.vocabulary) == n_words:
+    if known or len(clips.label_names["words"]) == n_words:
         return None
-    return f"the model knows {n_words} words and not their names, these clips have {len(clips.vocabulary)}"
+    return f"the model knows {n_words} words and not their names, these clips have {len(clips.label_names['words'])}"
 
 
 def _batches(
@@ -404,7 +404,7 @@ def _leakage(
 @torch.inference_mode()
 def _identity_of_train(subject: _Subject, out: Path, settings: EvaluationSettings, say: Say) -> tuple[Tensor, Tensor]:
     """Return identity features `[N, D]` and words `[N]` of clips of the train split, in shuffled order."""
-    clips, shape = clips_of(subject.saved, out, "train", [SEQUENCE], subject.clips.vocabulary)
+    clips, shape = clips_of(subject.saved, out, "train", [SEQUENCE], subject.clips.label_names["words"])
     device = torch.device(settings.device)
     say(f"train: {plural(min(len(clips), settings.svm_clips), 'clip')} for the SVM")
     features, words = [], []

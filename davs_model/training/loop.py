@@ -152,10 +152,8 @@ class _Run:
         about: dict[str, Any] = {
             "source": "avprep train",
             "mfcc_preset": corpus.train.mfcc_preset,
-            "words": list(corpus.train.vocabulary),
-            "speakers": list(corpus.train.people),
+            **{label: list(names) for label, names in corpus.train.label_names.items()},
             "faces": list(corpus.faces),
-            "emotions": list(corpus.train.emotion_names),
             "data": corpus.digest(),
         }
         if state is not None:

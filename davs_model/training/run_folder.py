@@ -31,7 +31,7 @@ def describe(run: Path, settings: RunSettings, corpus: Corpus, say: Say, stages:
     for split, clips in (("train", corpus.train), ("val", corpus.val)):
         skipped = "".join(f", {count} left out: {reason}" for reason, count in sorted(clips.skipped.items()))
         say(f"{split}: {plural(len(clips), 'clip')}{skipped}")
-    say(f"{plural(len(corpus.train.vocabulary), 'word')}, {plural(len(corpus.train.people), 'speaker')}")
+    say(", ".join(plural(len(corpus.train.label_names[label]), label[:-1]) for label in ("words", "speakers")))
     model = checkpoint.outline(settings.of_model, models.find(settings.of_model).dimensions_for(corpus, settings))
     for name in stages:
         if getattr(settings.steps, name):

@@ -49,16 +49,17 @@ def validation_shape(model: TalkingModel, stage: Stage) -> Shape:
 
 def label_problem(stage: Stage, corpus: Corpus) -> str | None:
     """Return, in one line, why a stage lacks the people or emotions that it tells apart; None if it has them."""
-    if stage.emotions and len(corpus.train.emotion_names) < 2:
+    train = corpus.train
+    if stage.emotions and (count := len(train.label_names["emotions"])) < 2:
         return (
-            f"{corpus.train.out}: its clips are of {len(corpus.train.emotion_names)} labelled emotions, and the "
-            f"{stage.name} stage tells emotions apart: index them with emotions"
+            f"{train.out}: its clips are of {count} labelled emotions, and the {stage.name} stage tells emotions "
+            "apart: index them with emotions"
         )
-    if not stage.people or corpus.faces or len(corpus.train.people) > 1:
+    if not stage.people or corpus.faces or (count := len(train.label_names["speakers"])) > 1:
         return None
     return (
-        f"{corpus.train.out}: its clips are of {len(corpus.train.people)} labelled people, and the {stage.name} stage "
-        "tells people apart: give a folder of faces as data.faces"
+        f"{train.out}: its clips are of {count} labelled people, and the {stage.name} stage tells people apart: "
+        "give a folder of faces as data.faces"
     )
 
 
@@ -94,7 +95,7 @@ def clips_of(
     """Return the clips that a stage can use; RunError if the labels that its terms need are missing altogether."""
     clips = corpus.train
     needed = {label: any(term in terms for term in model.labels.get(label, ())) for label in LABELS}
-    if needed["words"] and not clips.vocabulary:
+    if needed["words"] and not clips.label_names["words"]:
         switches = " ".join(f"--set weights.{term}=0" for term in model.labels["words"])
         raise RunError(
             f"{clips.out}: its clips have no words: index them with words, or train without these terms by {switches}"

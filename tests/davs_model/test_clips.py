@@ -90,10 +90,10 @@ class TestTable:
         clips = read_clips(dozen, "train")
         made = made_shards.a_dozen()
         assert [clips.key(row) for row in range(len(clips))] == [clip.key for clip in made]
-        assert clips.vocabulary == ("no", "why", "yes")
-        assert clips.people == ("s0", "s1")
-        assert [clips.vocabulary[word] for word in clips.words] == [clip.word for clip in made]
-        assert [clips.people[speaker] for speaker in clips.speakers] == [clip.speaker for clip in made]
+        assert clips.label_names["words"] == ("no", "why", "yes")
+        assert clips.label_names["speakers"] == ("s0", "s1")
+        assert [clips.label_names["words"][word] for word in clips.words] == [clip.word for clip in made]
+        assert [clips.label_names["speakers"][speaker] for speaker in clips.speakers] == [clip.speaker for clip in made]
         assert [clips.shards[shard] for shard in clips.shard] == [f"train-{clip.shard:06d}" for clip in made]
         assert set(clips.n_frames) == {29}
         assert clips.mfcc_preset == "davs"
@@ -117,11 +117,13 @@ class TestTable:
         made += [small("c", split="val", word="yes"), small("d", split="val", word="maybe", speaker="y")]
         made_shards.write(tmp_path, made)
         train = read_clips(tmp_path, "train")
-        val = read_clips(tmp_path, "val", vocabulary=train.vocabulary, people=train.people)
+        val = read_clips(
+            tmp_path, "val", label_names={label: train.label_names[label] for label in ("words", "speakers")}
+        )
         assert [val.key(row) for row in range(len(val))] == ["c", "d"]
-        assert val.words.tolist() == [train.vocabulary.index("yes"), -1]
-        assert val.speakers.tolist() == [-1, train.people.index("y")]
-        assert read_clips(tmp_path, "val").vocabulary == ("maybe", "yes")
+        assert val.words.tolist() == [train.label_names["words"].index("yes"), -1]
+        assert val.speakers.tolist() == [-1, train.label_names["speakers"].index("y")]
+        assert read_clips(tmp_path, "val").label_names["words"] == ("maybe", "yes")
         assert len(read_clips(tmp_path, "test")) == 0
 
     @settings(deadline=None, max_examples=25)

@@ -68,19 +68,19 @@ def load(source: ClipSource, row: int, seed: int | None) -> dict[str, torch.Tens
 
 def test_timed_words_are_labels_of_a_sentence(clips: Clips) -> None:
     """Words of the manifest are numbered like other labels, with their times in frames."""
-    assert clips.vocabulary == ("now", "then")
+    assert clips.label_names["words"] == ("now", "then")
     assert clips.timed[0].tolist() == [[0, 5, 10], [1, 15, 22.5]]
     assert usable(clips, Shape({}), words=True, speakers=False) is clips
 
 
 def test_words_that_a_model_does_not_know_are_spoken_all_the_same(clips: Clips, out: Path) -> None:
     """With any vocabulary the spoken part is from the first word to the last, and known words alone are read."""
-    fewer = read_clips(out, "train", vocabulary=("then",))
+    fewer = read_clips(out, "train", label_names={"words": ("then",)})
     valid = np.ones(29, bool)
     assert spoken_part(29, fewer.timed[0], valid) == spoken_part(29, clips.timed[0], valid)
     assert fewer.spoken_words().words.tolist() == [0] * len(fewer)
     assert {int(load(ClipSource(fewer, Shape(READS, 64)), 0, seed)["words"]) for seed in range(9)} == {0}
-    none = read_clips(out, "train", vocabulary=("other",))
+    none = read_clips(out, "train", label_names={"words": ("other",)})
     assert spoken_part(29, none.timed[0], valid) == spoken_part(29, clips.timed[0], valid)
     assert not len(usable(none, Shape({}), words=True, speakers=False))
     assert none.spoken_words().n_frames.tolist() == none.n_frames.tolist()
@@ -239,7 +239,7 @@ def test_shares_that_differ_without_measure_are_refused(clips: Clips, small: flo
 
 def test_a_repeated_clip_is_not_another_one(clips: Clips) -> None:
     """The other clips of a speaker are different samples, even if the shares of several OUT repeat clips."""
-    twice = replace(clips, speakers=np.zeros_like(clips.speakers), people=("one",))
+    twice = replace(clips, speakers=np.zeros_like(clips.speakers))
     twice = twice.rows(np.tile(np.arange(len(clips)), 2))
     partners, rng = Partners(twice), np.random.default_rng(0)
     drawn = [(row, partners.draw("others", row, rng)) for row in range(len(twice)) for _ in range(20)]

@@ -288,7 +288,7 @@ def test_several_out_are_mixed_by_their_shares(out: Path, tmp_path: Path) -> Non
     settings = Settings.resolve("small", None, TINY)
     both = read_corpus([out, other], settings, (0.25, 0.75))
     assert len(both.train) == 8 + 24
-    assert both.train.vocabulary == ("word0", "word1", "word2")
+    assert both.train.label_names["words"] == ("word0", "word1", "word2")
     assert len(both.val) == 8
     folders = [both.train.folder(row) for row in range(len(both.train))]
     assert (folders.count(out), folders.count(other)) == (8, 24)
@@ -311,14 +311,14 @@ def test_windows_of_two_presets_do_not_mix(out: Path, tmp_path: Path) -> None:
 def measured(out: Path, run: Path) -> dict[str, dict[str, float]]:
     """The evaluation of that run on three whole clips; read-only."""
     saved = checkpoint.load(run)
-    clips = read_clips(out, "test", vocabulary=tuple(saved.settings["words"]))
+    clips = read_clips(out, "test", label_names={"words": tuple(saved.settings["words"])})
     return talk.measure(saved.model(), clips, torch.device("cpu"), limit=3)
 
 
 def test_the_whole_clip_is_measured(out: Path, run: Path, measured: dict[str, dict[str, float]]) -> None:
     """Evaluation generates whole clips from audio, video and wrong audio, and compares two still baselines."""
     saved, found = checkpoint.load(run), measured
-    clips = read_clips(out, "test", vocabulary=tuple(saved.settings["words"]))
+    clips = read_clips(out, "test", label_names={"words": tuple(saved.settings["words"])})
     assert found.keys() == {"audio", "wrong_audio", "video", "repeated", "mean"}
     assert found["audio"]["n_clips"] == found["wrong_audio"]["n_clips"] == 3
     assert found["repeated"]["amplitude"] == pytest.approx(0, abs=1e-3)
@@ -331,7 +331,7 @@ def test_a_scale_of_the_features_reaches_what_is_heard_alone(
 ) -> None:
     """Evaluation with a factor of the audio features changes the frames from audio, not those from video."""
     saved = checkpoint.load(run)
-    clips = read_clips(out, "test", vocabulary=tuple(saved.settings["words"]))
+    clips = read_clips(out, "test", label_names={"words": tuple(saved.settings["words"])})
     more = talk.measure(saved.model(), clips, torch.device("cpu"), limit=3, scale=4.0)
     for name, plain in measured.items():
         assert (plain == more[name]) is (name not in ("audio", "wrong_audio")), name
@@ -340,7 +340,7 @@ def test_a_scale_of_the_features_reaches_what_is_heard_alone(
 def test_audio_is_smoothed_where_clips_are_whole(out: Path, run: Path) -> None:
     """A model that smooths audio does so in evaluation, and its checkpoint keeps the setting."""
     saved = checkpoint.load(run)
-    clips = read_clips(out, "test", vocabulary=tuple(saved.settings["words"]))
+    clips = read_clips(out, "test", label_names={"words": tuple(saved.settings["words"])})
     plain, smooth = (
         replace(saved, dimensions={**saved.dimensions, "audio_smoothing": part}).model().eval() for part in (0.0, 1.0)
     )
@@ -374,7 +374,7 @@ def test_audio_is_smoothed_where_a_training_shows_frames(
     """Sample sheets and the L1 of a validation are of smoothed audio features, too."""
     saved, decode = checkpoint.load(run), DAVS.decode
     decoded: dict[float, list[torch.Tensor]] = {}
-    clips = read_clips(out, "val", vocabulary=tuple(saved.settings["words"]))
+    clips = read_clips(out, "val", label_names={"words": tuple(saved.settings["words"])})
     for part in (0.0, 1.0):
         model = replace(saved, dimensions={**saved.dimensions, "audio_smoothing": part}).model().eval()
         shape = validation_shape(model, model.stages["full"])
@@ -395,7 +395,7 @@ def test_audio_is_smoothed_where_a_training_shows_frames(
 def test_the_wrong_sound_is_that_of_several_clips(out: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The result for wrong audio is averaged over the audio of the two other clips, which differ."""
     saved = checkpoint.load(run)
-    clips = read_clips(out, "test", vocabulary=tuple(saved.settings["words"]))
+    clips = read_clips(out, "test", label_names={"words": tuple(saved.settings["words"])})
     monkeypatch.setattr(talk, "portrait_rng", lambda seed, row: np.random.default_rng(0))
     one = []
     for order in ([0, 1, 2], [0, 2, 1]):

@@ -59,7 +59,7 @@ def measure(
     if not (chosen := targets(clips, settings.clips, seed=settings.seed)):
         missing["expression"] = "it takes clips with emotions, of two speakers who show the same and have several each"
         return {}
-    train = read_clips(out, "train", emotion_names=clips.emotion_names)
+    train = read_clips(out, "train", label_names={"emotions": clips.label_names["emotions"]})
     side = int(model.dimensions["image_size"])
     say(f"train: {plural(min(len(train), settings.svm_clips), 'clip')} for the reader of emotions")
     try:

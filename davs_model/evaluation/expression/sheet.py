@@ -31,7 +31,7 @@ def sheet(bench: Bench, chosen: Sequence[Target]) -> NDArray[np.uint8]:
     mouth is most open, with the expression of the first clip of another person who shows the emotion. Damaged clips are
     replaced by the next ones; at least one of `chosen` must be readable.
     """
-    names = bench.clips.emotion_names
+    names = bench.clips.label_names["emotions"]
     rows: list[NDArray[np.uint8]] = []
     for speaker in dict.fromkeys(target.speaker for target in chosen):
         for target in (one for one in chosen if one.speaker == speaker):
@@ -51,7 +51,7 @@ def _drawn(bench: Bench, target: Target) -> NDArray[np.uint8]:
     clip, person = bench.clip(target.row), bench.person(bench.views(target))
     at = clip.spoken.start + int(opening(clip.real[0, clip.spoken]).argmax())
     frames = []
-    for emotion in range(len(bench.clips.emotion_names)):
+    for emotion in range(len(bench.clips.label_names["emotions"])):
         expression = _shown_by_others(bench, emotion, target.speaker)
         if expression is None:
             frames.append(torch.ones_like(clip.real[0, at]))

@@ -26,7 +26,7 @@ def measure(
     Each expression is that of a clip of another speaker, drawn by the seed.
     """
     rng = np.random.default_rng([bench.seed, 21])
-    kept, reads = Kept(), np.zeros((len(bench.clips.emotion_names),) * 2, np.int64)
+    kept, reads = Kept(), np.zeros((len(bench.clips.label_names["emotions"]),) * 2, np.int64)
     shift = Kept()
     each(chosen, progress, lambda target: _add(bench, target, rng, kept, reads, shift), wanted)
     return _shown(bench, kept.estimates(bench.seed), reads, shift.estimates(bench.seed)["range"])
@@ -36,11 +36,12 @@ def _add(bench: Bench, target: Target, rng: np.random.Generator, kept: Kept, rea
     clips = bench.clips
     clip, person = bench.clip(target.row), bench.person(bench.views(target))
     by_emotion: dict[str, list[float]] = {}
-    donors = {emotion: others_showing(clips, emotion, target.speaker) for emotion in range(len(clips.emotion_names))}
+    names = clips.label_names["emotions"]
+    donors = {emotion: others_showing(clips, emotion, target.speaker) for emotion in range(len(names))}
     drawn = {emotion: int(rng.choice(rows)) for emotion, rows in donors.items() if len(rows)}
     expressions = {emotion: bench.expression(row) for emotion, row in drawn.items()}  # if one fails, none counts
     for emotion, expression in expressions.items():
-        name, film = clips.emotion_names[emotion], bench.film(person, expression, clip)
+        name, film = names[emotion], bench.film(person, expression, clip)
         shown, found = bench.read(film, clip, emotion)
         for key in ("all", name):
             kept.add(key, target.speaker, found)
@@ -51,7 +52,7 @@ def _add(bench: Bench, target: Target, rng: np.random.Generator, kept: Kept, rea
 
 
 def _shown(bench: Bench, found: dict[str, dict[str, Estimate]], reads: Any, ranges: dict[str, Estimate]) -> Measure:
-    names = bench.clips.emotion_names
+    names = bench.clips.label_names["emotions"]
     columns = [key for key in COLUMNS if key in found["all"]]
     rows = []
     for name in (*names, "all"):

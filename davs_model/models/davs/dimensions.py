@@ -64,8 +64,8 @@ class SharedDimensions(ABC):
         """Return the common arguments that fit these clips and settings."""
         named = ("width", "image_size", "speech_frames", "identity_scales", "speech_map", "mouth_size")
         return {
-            "n_words": max(1, len(corpus.train.vocabulary)),
-            "n_people": len(corpus.faces or corpus.train.people),
+            "n_words": max(1, len(corpus.train.label_names["words"])),
+            "n_people": len(corpus.faces or corpus.train.label_names["speakers"]),
             **{name: getattr(model, name) for name in (*named, "visual_width", "audio_width")},
             "blend": int(model.blend),
             "flow": int(model.flow),
@@ -113,7 +113,7 @@ class Dimensions(SharedDimensions):
             shared["identity_scales"] = 0  # 1 is the released decoder, whose dimensions do not have this option
         return cls(
             **shared,
-            n_speakers=len(corpus.train.people),
+            n_speakers=len(corpus.train.label_names["speakers"]),
             identity_frames=model.identity_frames,
             sequence_frames=model.sequence_frames,
             n_word_classifiers=1 if model.shared_classifier else 2,

@@ -32,8 +32,8 @@ class Dimensions(SharedDimensions):
         """Return the dimensions that fit these clips and settings."""
         return cls(
             **cls.shared(corpus, settings.model),
-            n_speakers=len(corpus.train.people),
-            n_emotions=len(corpus.train.emotion_names),
+            n_speakers=len(corpus.train.label_names["speakers"]),
+            n_emotions=len(corpus.train.label_names["emotions"]),
             weighting=int(settings.model.weighting),
             expression_rank=settings.model.expression_rank,
         )
