@@ -75,6 +75,13 @@ def corners(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.array(points, np.float32)
 
 
+def lips(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Stand in for a detector of lips: the brighter the mouth, the farther they are apart."""
+    mouths = np.zeros((len(frames), 20, 2), np.float32)
+    mouths[:, 17:, 1] = frames[:, 170:234, 64:192].mean(axis=(1, 2, 3))[:, None]
+    return mouths
+
+
 def read(results: Path) -> dict[str, Any]:
     """Read metrics.json."""
     found: dict[str, Any] = json.loads((results / library.METRICS).read_text(encoding="utf-8"))
@@ -328,3 +335,16 @@ def test_the_number_of_measured_clips_is_told(out: Path, run: Path, tmp_path: Pa
     said: list[str] = []
     evaluate(run, out, tmp_path, replace(NUMBERS, limit=2), say=said.append)
     assert said[0] == f"test: 2 clips of {out}"
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_lips_are_measured_where_a_detector_places_them(out: Path, run: Path, results: Path, tmp_path: Path) -> None:
+    """With landmarks of lips, the videos of whole clips have a section of their own; with the mouth's corners, none."""
+    found = evaluate(run, out, tmp_path, SETTINGS, landmarks=(lips, "made-up lips"), say=lambda _: None)
+    counts = {name: part["n_videos"] for name, part in found["lips"].items() if name != "landmarks"}
+    assert counts == {"audio": 2, "wrong_audio": 2, "video": 2}
+    page = (tmp_path / "evaluation.md").read_text(encoding="utf-8")
+    assert "## Do the lips open with the audio?" in page
+    assert "made-up lips" in page
+    assert "lips" not in read(results)
+    assert "Do the lips" not in (results / "evaluation.md").read_text(encoding="utf-8")

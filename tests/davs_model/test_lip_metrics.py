@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from davs_model.evaluation.lips import LipMeasure
 from davs_model.evaluation.metrics.lips import LipScores, lip_distance
+from davs_model.evaluation.talk import WholeClip
+from davs_model.models.base import FRAMES
 
 T = 30
 
@@ -73,3 +78,37 @@ def test_still_lips() -> None:
     found = scores.result()
     assert found is not None
     assert (found.opening_r, found.amplitude, found.n_videos) == (0, 0, 1)
+
+
+def by_brightness(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Stand in for a detector of lips: the brighter a crop, the farther they are apart."""
+    assert crops.shape[1:] == (256, 256, 3)
+    return mouths(crops.mean(axis=(1, 2, 3)) / 10).astype(np.float32)
+
+
+def still_frames(apart: NDArray[np.float64]) -> Tensor:
+    """Return frames `[T, 3, 64, 64]` of a brightness by which `by_brightness` finds lips `apart`."""
+    levels = torch.from_numpy(apart / 25.5).float()
+    return levels[:, None, None, None].expand(-1, 3, 64, 64)
+
+
+def test_generated_clips_are_measured_by_what_drives_them() -> None:
+    """Each clip is measured during speech, for each source of its videos, up to the maximum number of clips."""
+    found = LipMeasure.by((by_brightness, "brightness"), 2)
+    assert found is not None
+    for n in range(3):
+        real, other = opening(n), opening(n + 50)
+        real[-5:], other[-5:] = 20, 2  # after the speech
+        clip = WholeClip(n, {FRAMES: still_frames(real)[None]}, np.ones(T, bool), slice(0, T - 5), 0)
+        found(clip, [("audio", still_frames(real)), *[("wrong_audio", still_frames(other))] * 3])
+    table = found.table()
+    assert table["landmarks"] == "brightness"
+    assert table["audio"] == {"opening_r": pytest.approx(1), "amplitude": pytest.approx(1), "n_videos": 2}
+    assert table["wrong_audio"]["n_videos"] == 6
+    assert abs(table["wrong_audio"]["opening_r"]) < 0.4
+
+
+def test_only_detectors_of_lips_measure_them() -> None:
+    """Without a detector, and with one that finds only the corners of the mouth, there is no measure."""
+    assert LipMeasure.by("no weights", 5) is None
+    assert LipMeasure.by((lambda crops: np.zeros((len(crops), 2, 2), np.float32), "corners"), 5) is None
