@@ -355,19 +355,7 @@ def _talking(
     """Return how the mouths of whole clips move, from their own audio and video and from wrong audio."""
     if not draws(subject.saved) or not settings.talking_clips:
         return {}
-    return moving.tables(
-        subject.model,
-        subject.whole,
-        torch.device(settings.device),
-        limit=min(settings.whole_clips, len(subject.whole)),
-        seed=settings.seed,
-        bf16=settings.bf16,
-        scale=settings.speech_scale,
-        sync=settings.sync,
-        lips=lips,
-        missing=subject.missing,
-        say=say,
-    )
+    return moving.tables(subject.model, subject.whole, settings, lips=lips, missing=subject.missing, say=say)
 
 
 def _leakage(
