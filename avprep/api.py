@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from avprep import columns, files, layouts, offsets, schema, shards
 from avprep import manifest as manifests
 from avprep.bounds import as_path, check_flag, check_whole
-from avprep.errors import SettingsError, ShardError
+from avprep.errors import SettingsError, ShardError, short
 from avprep.manifest import Manifest
 from avprep.media.mfcc import Preset
 from avprep.quality.verify import verify as find_problems
@@ -128,7 +128,7 @@ def crop(
     to another run or cannot be written. Each message is one line.
     """
     if judge is not None and not isinstance(judge, JudgeBuilder):
-        raise SettingsError(f"judge must be a davs_model.sync.speaker.SpeakerJudge, not {judge!r}")
+        raise SettingsError(f"judge must be a davs_model.sync.speaker.SpeakerJudge, not {short(judge)}")
     filling = columns.crop(
         _opened(manifest, root),
         as_path("out", out),
@@ -240,8 +240,8 @@ def open(out: Path | str, *, split: Split | None = None) -> Iterator[Example]:  
     is not a path, ValueError for an unknown split.
     """
     folder = as_path("out", out)
-    if split not in (None, *manifests.SPLITS):
-        raise ValueError(f"split is one of {', '.join(manifests.SPLITS)}, not {split!r}")
+    if split is not None and not (isinstance(split, str) and split in manifests.SPLITS):
+        raise ValueError(f"split is one of {', '.join(manifests.SPLITS)}, not {short(split)}")
     started = {column: fingerprint.started(folder, column) for column in schema.COLUMNS}
     return _examples(folder, fingerprint.shard_names(folder, started["crop"], split))
 

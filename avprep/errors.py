@@ -30,6 +30,12 @@ def speed(clips_per_second: float) -> str:
     return f"{clips_per_second:{'.1f' if clips_per_second >= 1 else '.2g'}} clips/s"
 
 
+def short(value: object) -> str:
+    """Return a value that a user gave as messages show it: in one line, of at most 100 characters."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 100 else f"{text[:99]}…"
+
+
 def explained(error: Exception) -> object:
     """Return the text of an error; for a system error, without its number and path."""
     return getattr(error, "strerror", None) or error

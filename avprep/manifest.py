@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from avprep import untrusted
-from avprep.errors import ManifestError, RunError, explained, plural
+from avprep.errors import ManifestError, RunError, explained, plural, short
 from avprep.schema import MANIFEST_VERSION
 
 SPLITS = ("train", "val", "test")
@@ -202,7 +202,7 @@ def scan(path: Path) -> tuple[Manifest, Iterator[Clip]]:
         )
     if version != MANIFEST_VERSION:
         raise ManifestError(
-            f"{path}: manifest version {_short(version)}, but this avprep reads version {MANIFEST_VERSION}"
+            f"{path}: manifest version {short(version)}, but this avprep reads version {MANIFEST_VERSION}"
         )
     head = _head(f"{path}:1", header)
     return head, (_clip(f"{path}:{number}", row) for number, row in rows)
@@ -248,7 +248,7 @@ def _head(where: str, header: dict[str, Any]) -> Manifest:
         raise ManifestError(f"{where}: the header needs the text fields dataset and root")
     seed = header.get("seed", 0)
     if not isinstance(seed, int):
-        raise ManifestError(f"{where}: seed must be a whole number, not {_short(seed)}")
+        raise ManifestError(f"{where}: seed must be a whole number, not {short(seed)}")
     known = {"avprep_manifest", "dataset", "root", "seed"}
     extra = {name: value for name, value in header.items() if name not in known}
     return Manifest(header["dataset"], Path(header["root"]), (), seed, extra)
@@ -272,7 +272,7 @@ def _check_keys(where: str, clips: Iterable[Clip]) -> None:
 def _clip(where: str, row: dict[str, Any]) -> Clip:
     """Return the clip of a row, checked; ManifestError, beginning with `where`, for an unknown or invalid field."""
     if unknown := sorted(row.keys() - _FIELDS):
-        raise ManifestError(f"{where}: unknown field {_short(unknown[0])}")
+        raise ManifestError(f"{where}: unknown field {short(unknown[0])}")
     for name in ("key", "video", "split"):
         if not row.get(name):
             raise ManifestError(f"{where}: the field {name!r} is missing")
@@ -280,38 +280,38 @@ def _clip(where: str, row: dict[str, Any]) -> Clip:
         if name in ("start", "duration"):
             least = 0 if name == "start" else 1e-9
             if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
-                raise ManifestError(f"{where}: {name} must be a number of seconds, not {_short(value)}")
+                raise ManifestError(f"{where}: {name} must be a number of seconds, not {short(value)}")
         elif name == "words":
             row[name] = _timed_words(where, value)
         elif name == "labels":
             _check_labels(where, value)
         elif not isinstance(value, str):
-            raise ManifestError(f"{where}: {name} must be text, not {_short(value)}")
+            raise ManifestError(f"{where}: {name} must be text, not {short(value)}")
     if row["split"] not in SPLITS:
-        raise ManifestError(f"{where}: split must be one of {', '.join(SPLITS)}, not {_short(row['split'])}")
+        raise ManifestError(f"{where}: split must be one of {', '.join(SPLITS)}, not {short(row['split'])}")
     if "." in row["key"] or row["key"].startswith("/") or row["key"].endswith("/"):
-        raise ManifestError(f"{where}: a key holds no dot and no slash at either end: {_short(row['key'])}")
+        raise ManifestError(f"{where}: a key holds no dot and no slash at either end: {short(row['key'])}")
     if len(row["key"]) > MAX_KEY or "\0" in row["key"]:  # a NUL would end the name in a tar
-        raise ManifestError(f"{where}: a key has up to {MAX_KEY} characters, none of them NUL: {_short(row['key'])}")
+        raise ManifestError(f"{where}: a key has up to {MAX_KEY} characters, none of them NUL: {short(row['key'])}")
     for name in ("video", "audio", "track"):
         if "\0" in row.get(name, ""):
-            raise ManifestError(f"{where}: {name} holds a NUL, which no path does: {_short(row[name])}")
+            raise ManifestError(f"{where}: {name} holds a NUL, which no path does: {short(row[name])}")
         if name in row and (row[name].startswith("/") or (".." in row[name] and ".." in row[name].split("/"))):
-            raise ManifestError(f"{where}: {name} must be a path below the root, not {_short(row[name])}")
+            raise ManifestError(f"{where}: {name} must be a path below the root, not {short(row[name])}")
     return Clip(**row)
 
 
 def _check_labels(where: str, value: object) -> None:
     """Raise ManifestError unless the labels map names to texts and no name is that of a field."""
     if not isinstance(value, dict):
-        raise ManifestError(f"{where}: labels must be texts by their names, not {_short(value)}")
+        raise ManifestError(f"{where}: labels must be texts by their names, not {short(value)}")
     for name, text in value.items():
         if not _LABEL.fullmatch(name) or name in _FIELDS:
             raise ManifestError(
-                f"{where}: a label's name is up to 40 letters, digits and _, and that of no field: {_short(name)}"
+                f"{where}: a label's name is up to 40 letters, digits and _, and that of no field: {short(name)}"
             )
         if not isinstance(text, str) or not text:
-            raise ManifestError(f"{where}: the label {name} must be text, not {_short(text)}")
+            raise ManifestError(f"{where}: the label {name} must be text, not {short(text)}")
 
 
 def _timed_words(where: str, value: object) -> tuple[TimedWord, ...]:
@@ -325,17 +325,11 @@ def _timed_words(where: str, value: object) -> tuple[TimedWord, ...]:
             ):
                 words.append((word, start, end))
                 continue
-        raise ManifestError(f"{where}: words must be lists of a word, its start and its end, not {_short(row)}")
+        raise ManifestError(f"{where}: words must be lists of a word, its start and its end, not {short(row)}")
     times = [time for _, start, end in words for time in (start, end)]
     if any(not 0 <= time < math.inf for time in times) or times != sorted(times):
         raise ManifestError(f"{where}: words must be in order, with times in seconds from 0 on")
     return tuple(words)
-
-
-def _short(value: object) -> str:
-    """Return an untrusted value, shortened for a message."""
-    shown = repr(value)
-    return shown if len(shown) <= 100 else f"{shown[:99]}…"
 
 
 def opened(plan: Manifest | Path | str, root: Path | str | None = None, limit: int | None = None) -> Manifest:

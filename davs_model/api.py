@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from avprep.bounds import as_path, check_flag
-from avprep.errors import SettingsError
+from avprep.bounds import as_path, check_choice, check_flag
+from avprep.errors import SettingsError, short
 from davs_model import models
 from davs_model.film import PhotoTalker
 from davs_model.training import loop
@@ -41,23 +41,21 @@ def train(
     After an interruption, call it again: training resumes from the last saved state. Raises SettingsError, RunError,
     ShardError or CheckpointError, each with a one-line message.
     """
-    if model not in models.names():
-        raise SettingsError(f"model must be one of {', '.join(models.names())}, not {model!r}")
+    check_choice("model", model, models.names())
     kind = models.find(model)
-    if stage not in ("all", *kind.stages):
-        raise SettingsError(f"stage must be one of {', '.join(kind.stages)}, all, not {stage!r}")
+    check_choice("stage", stage, (*kind.stages, "all"))
     outs = [as_path("out", one) for one in _each(out)]
     if not isinstance(shares, Collection):
-        raise SettingsError(f"shares must be a list of numbers, not {shares!r}")
+        raise SettingsError(f"shares must be a list of numbers, not {short(shares)}")
     if not outs or len(shares) not in (0, len(outs)):
         raise SettingsError(
             f"train needs at least one OUT, and as many shares or none, not {len(outs)} and {len(shares)}"
         )
     if wrong := [share for share in shares if not (isinstance(share, int | float) and 0 < share < math.inf)]:
-        raise SettingsError(f"shares must be numbers above 0, not {wrong[0]!r}")
+        raise SettingsError(f"shares must be numbers above 0, not {short(wrong[0])}")
     texts = list(_each(overrides))
     if unwritten := [one for one in texts if not isinstance(one, str)]:
-        raise SettingsError(f"overrides must be texts such as 'data.batch_size=8', not {unwritten[0]!r}")
+        raise SettingsError(f"overrides must be texts such as 'data.batch_size=8', not {short(unwritten[0])}")
     config = None if config_file is None else as_path("config_file", config_file)
     settings = kind.Settings.resolve(preset, config, texts)
     stages = [name for name in kind.stages if stage in (name, "all")]

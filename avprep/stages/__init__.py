@@ -60,7 +60,7 @@ _LARGE = 500_000  # bytes: a smaller file finishes long before its time-out, so 
 class CropSettings:
     """The settings that decide the bytes of the crop column; `avprep.crop` and the command have the same defaults.
 
-    detector: `opencv`, `yunet` or `face-alignment` (resolved, never `auto`).
+    detector: `opencv`, `yunet`, `dlib` or `face-alignment` (resolved, never `auto`).
     align: `smooth` points, the detector's own `per-frame`, or one transform `per-clip`.
     every: frames from one keyframe to the next, 1 … 12; see `avprep.faces.keyframes.find_faces`.
     min_face: minimum median face size in source pixels.

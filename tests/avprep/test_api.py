@@ -160,6 +160,19 @@ def test_what_no_path_is(lrw: Path, tmp_path: Path, value: Any) -> None:
             call()
 
 
+def test_large_values_in_messages(tmp_path: Path) -> None:
+    """Arrays and long lists in the place of an argument are one short line, as anything else is."""
+    for value in (np.zeros((30, 3)), ["a.mp4"] * 5000):
+        calls = (lambda v=value: avprep.crop(v, tmp_path / "out"), lambda v=value: avprep.open(tmp_path, split=v))
+        for call in calls:
+            with pytest.raises((SettingsError, ValueError)) as refused:
+                call()
+            assert "\n" not in str(refused.value)
+            assert len(str(refused.value)) < 200
+    with pytest.raises(SettingsError, match=r"^align must be one of .*, not array\(\["):
+        CropSettings(align=np.zeros(3))  # type: ignore[arg-type]
+
+
 def test_a_detector_that_there_is_not(lrw: Path, tmp_path: Path) -> None:
     """A misspelt detector raises SettingsError like any invalid value, before OUT is touched."""
     with pytest.raises(SettingsError, match=r"^no detector is called Yunet: choose from "):
