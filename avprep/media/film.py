@@ -164,6 +164,10 @@ def _output(output: Path, sources: list[Path]) -> Iterator[Path]:
     # A separate name for each process; ffmpeg takes the format from the suffix.
     part = output.with_name(f".{output.stem[:100]}.{os.getpid()}.part{output.suffix}")
     try:
+        part.touch()  # ffmpeg's message would have the temporary name
+    except OSError as error:
+        raise AvprepError(f"{output}: cannot write ({error.strerror})") from error
+    try:
         yield part
         part.replace(output)
     except OSError as error:
