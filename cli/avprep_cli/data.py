@@ -31,7 +31,7 @@ MIN_CONFIDENCE = 0.2
 
 @click.command()
 @click.argument("layout", type=click.Choice(layouts.NAMES))
-@click.argument("root", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("root", type=options.OUT)
 @click.option("-o", "--output", type=kinds.Output(".jsonl"), required=True, help="The manifest to write, .jsonl.")
 @options.seed("Random seed; it shuffles the rows within each split.")
 @click.option(

@@ -21,10 +21,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class FileOrFolder(click.Path):
-    """A path, but not of a pipe, socket or device: reading one may never end, and a rename would replace it."""
+    """A path, but not of a pipe, socket or device: reading one may never end, and a rename would replace it.
+
+    Nor is it an empty text, which would be the current folder: so the shell gives a variable that is not set.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the path; usage error if it is neither a file nor a folder."""
+        """Return the path; usage error if it is empty, or neither a file nor a folder."""
+        if value == "":
+            self.fail("empty: give a name (is a variable unset?)", param, ctx)
         path = super().convert(value, param, ctx)
         assert isinstance(path, Path)
         try:
@@ -36,10 +41,10 @@ class FileOrFolder(click.Path):
         return path
 
 
-OUT = click.Path(file_okay=False, path_type=Path)
+OUT = FileOrFolder(file_okay=False, path_type=Path)
 FILE = FileOrFolder(dir_okay=False, path_type=Path)
 EXISTING = FileOrFolder(exists=True, path_type=Path)
-EXISTING_OUT = click.Path(exists=True, file_okay=False, path_type=Path)
+EXISTING_OUT = FileOrFolder(exists=True, file_okay=False, path_type=Path)
 MANIFEST = ManifestFile()
 
 
@@ -276,7 +281,7 @@ _LAYOUT_KINDS: dict[type[Any], click.ParamType[Any]] = {
     float: Number(0, 1, max_open=True),
     str: Text(),
     int: click.IntRange(0, MOST),
-    Path: click.Path(file_okay=False, path_type=Path),
+    Path: OUT,
 }
 
 

@@ -194,3 +194,10 @@ class TestSplitBy:
         """Fractions for validation and testing that leave nothing to train on are refused."""
         result = call("index", "folder", root, "-o", root / "m.jsonl", "--val-fraction", val, "--test-fraction", test)
         assert_one_line(result, 1, "--val-fraction", "--test-fraction", "below 1")
+
+
+@pytest.mark.parametrize("name", [name for name, param in PARAMETERS.items() if isinstance(param.type, click.Path)])
+def test_no_path_is_empty(name: str) -> None:
+    """Empty text, as the shell gives it for a variable that is not set, does not stand for the current folder."""
+    with pytest.raises(click.BadParameter):
+        PARAMETERS[name].type.convert("", PARAMETERS[name], None)
