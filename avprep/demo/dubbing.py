@@ -12,12 +12,13 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from avprep import files, manifest, schema, shards
+from avprep.columns import rebuilt
 from avprep.demo import voices as recorded
 from avprep.demo.drawing import render
 from avprep.demo.speech import Floats, people, performed, speaker
@@ -25,7 +26,9 @@ from avprep.demo.synthetic import in_processes, write_whole
 from avprep.errors import AvprepError, Reject, ShardError
 from avprep.manifest import Clip, Manifest
 from avprep.media.audio import Sound, read_heard
+from avprep.quality.findings import number
 from avprep.runs import fingerprint
+from avprep.stages import MfccSettings
 
 PLAN = "manifest.jsonl"
 CORNERS, INNER_UPPER, INNER_LOWER = (48, 54), (61, 62, 63), (67, 66, 65)
@@ -54,13 +57,14 @@ class Mouth(NamedTuple):
 class _Part(NamedTuple):
     """One clip to make: the source clip and its root, the person who says it, and the lip motion (T, 5).
 
-    recording: replaces the source's audio.
+    heard: how the source's audio is read. recording: replaces it.
     """
 
     clip: Clip
     source: Path
     person: int
     lips: Floats
+    heard: MfccSettings = MfccSettings()
     recording: Path | None = None
 
     @property
@@ -97,6 +101,7 @@ def dub(
     voices: recordings VOICES/NAME/KEY.wav of what clip KEY of OUT says, by other voices. The people of train are given
         one voice each, in turn; lip motion and word times are moved to where the recording says the words. Clips
         without a recording or word times, and those of val and test, keep the source's audio.
+    The audio is that of OUT's windows, if it has any: the same track and channel, delayed by as much.
     Splits, words and labels are those of OUT; people of val and test are not in train. The files do not depend on
     `jobs`. After an interruption the same call resumes. The manifest's `left_out` counts clips that are longer than
     `LONGEST`, or have landmarks in too few frames; `recorded` counts those that have other voices.
@@ -105,7 +110,7 @@ def dub(
     source = fingerprint.read_manifest(out)
     mouths, left_out = _mouths(out, {clip.key: clip.speaker for clip in source.clips}, clips)
     said = [clip for clip in source.clips if clip.key in mouths]
-    parts = list(_parts(said, source.root, lips_of(mouths), people(speakers, seed)))
+    parts = list(_parts(said, source.root, lips_of(mouths), people(speakers, seed), _readings(out, source)))
     extra = {"left_out": left_out, "people_seed": seed}  # few people have the same numbers with any seed
     if voices is not None:
         parts = _recorded(parts, voices, seed)
@@ -179,13 +184,34 @@ def _mouths(out: Path, speakers: Mapping[str, str | None], clips: int) -> tuple[
 
 
 def _parts(
-    clips: list[Clip], source: Path, lips: Mapping[str, Floats], members: Mapping[str, list[int]]
+    clips: list[Clip],
+    source: Path,
+    lips: Mapping[str, Floats],
+    members: Mapping[str, list[int]],
+    heard: Mapping[str, MfccSettings],
 ) -> Iterator[_Part]:
     """Assign each clip to a person: the people of its split in turn, or of train if the split has none."""
     for split in manifest.SPLITS:
         who = members[split] or members["train"]
-        for number, clip in enumerate(one for one in clips if one.split == split):
-            yield _Part(clip, source, who[number % len(who)], lips[clip.key])
+        for turn, clip in enumerate(one for one in clips if one.split == split):
+            yield _Part(clip, source, who[turn % len(who)], lips[clip.key], heard[clip.key])
+
+
+def _readings(out: Path, source: Manifest) -> dict[str, MfccSettings]:
+    """Return, by key, how the audio of each clip is read: as the mfcc column of OUT read it, if there is one.
+
+    Raises RunError if the windows of that column are moved one by one, and not all are there.
+    """
+    run = shards.read_run(out, "mfcc") or {}
+    settings = run.get("settings", {})
+    plain: Any = rebuilt(out, "mfcc", settings, source.root).settings
+    moved: dict[str, float] = {}
+    if settings.get("audio_offset"):
+        names = fingerprint.shard_names(out, run, None)
+        records = chain.from_iterable(shards.ColumnShard.finished(out, "mfcc", name).clips for name in names)
+        moved = {record["key"]: number(record.get("audio_offset_ms")) or 0.0 for record in records}
+    delays = ((clip.key, plain.audio_shift_ms + moved.get(clip.key, 0.0)) for clip in source.clips)
+    return {key: replace(plain, audio_shift_ms=delay) for key, delay in delays}
 
 
 def _recorded(parts: list[_Part], voices: Path, seed: int) -> list[_Part]:
@@ -225,10 +251,11 @@ def _moved(part: _Part, recording: Path) -> _Part:
 
 def _heard(part: _Part) -> Sound:
     """Read the audio of a clip's source; AvprepError if it has none."""
-    clip = part.clip
+    clip, heard = part.clip, part.heard
     audio = None if clip.audio is None else part.source / clip.audio
+    span = {"start": clip.start, "duration": clip.duration, "shift": heard.audio_shift_ms / 1000}
     try:
-        return read_heard(part.source / clip.video, audio, start=clip.start, duration=clip.duration)
+        return read_heard(part.source / clip.video, audio, **span, track=heard.audio_track, channel=heard.audio_channel)
     except Reject as reject:
         raise AvprepError(f"{clip.key}: {reject.message}") from reject
 

@@ -222,10 +222,11 @@ def _animate(model: Path, directory: Path, spoken: Path, detector: str) -> Path:
 def dub(out: Path, directory: Path, jobs: int, **given: Any) -> None:
     """Let synthetic speakers say the words of the clips of OUT.
 
-    Each clip is repeated by one of many synthetic speakers, with the clip's own audio and mouth movements. DIR then
-    holds these videos and their manifest. A model trained on both learns many faces from few voices. OUT must have
-    crops with 68 landmarks. With --voices the training speakers get recordings of the same words by other voices, human
-    or synthetic, and their mouths follow these recordings: OUT must then have word times.
+    Each clip is repeated by one of many synthetic speakers, with the clip's own audio, as in the windows of OUT if it
+    has any, and its mouth movements. DIR then holds these videos and their manifest. A model trained on both learns
+    many faces from few voices. OUT must have crops with 68 landmarks. With --voices the training speakers get
+    recordings of the same words by other voices, human or synthetic, and their mouths follow these recordings: OUT must
+    then have word times.
 
     \b
     avprep crop grid.jsonl marked --detector dlib

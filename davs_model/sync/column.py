@@ -9,7 +9,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -119,17 +119,28 @@ class LseStage(SyncStage):
         """Return the settings as JSON, with the audio settings that are not the defaults."""
         audio, usual = self.audio(), MfccSettings()
         chosen = {name: getattr(audio, name) for name in CHOICES if getattr(audio, name) != getattr(usual, name)}
+        if self.moved():
+            chosen["moved"] = files.sha256(self.out / "mfcc" / "run.json")[:16]
         return super().resolved() | chosen
 
     def audio(self) -> MfccSettings:
         """Return the settings for reading the audio: those of OUT's windows, if it has any."""
-        made = (shards.read_run(self.out, "mfcc") or {}).get("settings", {})
+        made = self.windows()
         return MfccSettings(max_seconds=math.inf, **{name: made[name] for name in CHOICES if name in made})
+
+    def moved(self) -> bool:
+        """Return whether the audio of OUT's windows is delayed clip by clip."""
+        return "audio_offset" in self.windows()
+
+    def windows(self) -> dict[str, Any]:
+        """Return the settings of OUT's windows; none if it has no windows."""
+        settings: dict[str, Any] = (shards.read_run(self.out, "mfcc") or {}).get("settings", {})
+        return settings
 
     def measuring(self) -> Callable[[Clip, str], Sample]:
         """Load the networks and return the function."""
         net = SyncNet.load(self.run, self.device)
-        return functools.partial(measure_lse, self.out, self.root, net, self.audio())
+        return functools.partial(measure_lse, self.out, self.root, net, self.audio(), moved=self.moved())
 
 
 def stage(out: Path, run: Path, scale: str, device: str, root: Path) -> SyncStage:
@@ -157,8 +168,15 @@ def measure(out: Path, scorer: Scorer, clip: Clip, shard: str) -> Sample:
     return sync_sample(clip.key, len(windows), "ours", whole, curve.seconds(found))
 
 
-def measure_lse(out: Path, root: Path, net: SyncNet, audio: MfccSettings, clip: Clip, shard: str) -> Sample:
-    """Measure a clip; Reject if it failed in crop, has no audio or is too short, ShardError for a damaged shard."""
+def measure_lse(
+    out: Path, root: Path, net: SyncNet, audio: MfccSettings, clip: Clip, shard: str, *, moved: bool
+) -> Sample:
+    """Measure a clip; Reject if it failed in crop, has no audio or is too short, ShardError for a damaged shard.
+
+    audio: how to read the audio. moved: with the clip's own delay in the column mfcc in addition.
+    """
+    if moved:
+        audio = _delayed(audio, out, shard, clip.key)
     members = read_members(out, "crop", shard, clip.key)
     image_format = schema.image_format(members)
     size = (schema.CROP_SIZE, schema.CROP_SIZE)
@@ -177,6 +195,12 @@ def measure_lse(out: Path, root: Path, net: SyncNet, audio: MfccSettings, clip: 
     if found is None:
         raise Reject("too_short", f"{clip.video}: no more than the 5 frames of a window")
     return sync_sample(clip.key, len(names), "syncnet", found.as_offset(), [])
+
+
+def _delayed(audio: MfccSettings, out: Path, shard: str, key: str) -> MfccSettings:
+    """Return the settings for reading the audio of a clip, delayed as in its windows."""
+    delay = (shards.ColumnShard.finished(out, "mfcc", shard).record(key) or {}).get("audio_offset_ms")
+    return replace(audio, audio_shift_ms=audio.audio_shift_ms + delay) if isinstance(delay, int | float) else audio
 
 
 def sync_sample(key: str, n_frames: int, scale: str, whole: Offset, seconds: Sequence[tuple[int, Offset]]) -> Sample:

@@ -76,6 +76,19 @@ def test_the_sound_is_that_of_the_source_at_the_same_time(marked: Path, dubbed: 
         assert lags[8] > 0.98
 
 
+def test_the_sound_is_delayed_as_in_the_windows_of_the_source(marked: Path, tmp_path: Path) -> None:
+    """If the windows of OUT are of delayed audio, a dubbed clip has the same delay: its mouth is that of the video."""
+    out, root = tmp_path / "out", tmp_path / "new"
+    shutil.copytree(marked, out)
+    plan = manifest.read(out / "manifest.jsonl")
+    avprep.mfcc(plan, out, jobs=1, audio_shift_ms=200)
+    (clip,) = dubbing.dub(out, root, speakers=1, clips=1).split("train")
+    source = next(one for one in plan.clips if one.key == clip.key.partition("/")[2])
+    before, after = (np.float64(read_sound(path).beside(29)) for path in (plan.root / source.video, root / clip.video))
+    lags = [np.corrcoef(before[:15_000], after[lag:][:15_000])[0, 1] for lag in range(0, 3521, 320)]
+    assert np.argmax(lags) == 3200 // 320
+
+
 def test_the_number_of_workers_and_interruptions_change_no_byte(marked: Path, dubbed: Path, tmp_path: Path) -> None:
     """A corpus that was left incomplete and is finished by two processes is byte-identical."""
     again = tmp_path / "again"

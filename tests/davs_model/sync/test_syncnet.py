@@ -27,6 +27,7 @@ from avprep.manifest import Clip, Manifest
 from avprep.media.audio import read_sound
 from avprep.talking import inputs
 from davs_model.sync import syncnet
+from davs_model.sync.column import LseStage
 
 SHAPES = {
     "netcnnaud": [
@@ -181,6 +182,30 @@ def test_the_column_has_the_figures_of_the_evaluation(
     assert "sync.confidence >= 3.0" in CliRunner().invoke(main, command).stderr
     retry = ["retry", str(out), "--reason", "timeout", "--model", str(file), "--dry-run"]
     assert CliRunner().invoke(main, retry).exit_code == 0
+
+
+def test_the_audio_is_delayed_as_in_moved_windows(file: Path, tmp_path: Path) -> None:
+    """If OUT's windows were moved clip by clip, a clip has the figures of its audio with the delay of its windows."""
+    n_frames, out = 14, tmp_path / "out"
+    samples = np.random.default_rng(0).normal(0, 3000, n_frames * 640).astype(np.int16)
+    made_media.write_wav(tmp_path / "film.wav", samples, 16_000)
+    made_media.numbered(tmp_path / "film.mp4", made_media.steady(25, n_frames / 25))
+    clip, row = Clip("film", "film.mp4", "test", audio="film.wav"), Made("film", split="test", n_frames=n_frames)
+    for column, members in (("crop", made_shards.crop_members), ("mfcc", made_shards.mfcc_members)):
+        stretch = made_shards.stretch(tmp_path, "film", members("film", n_frames))
+        made_shards.write_shard(out, column, "test-000000", [(row, stretch)])
+        (out / column / "run.json").write_text('{"shard_size": 500}')
+    stage, found = LseStage(out, file, root=tmp_path), []
+    sidecar, run = out / "mfcc" / "test-000000.json", out / "mfcc" / "run.json"
+    told = json.loads(sidecar.read_text())
+    told["clips"][0]["audio_offset_ms"] = 80.0
+    sidecar.write_text(json.dumps(told))
+    for settings in ({}, {"audio_shift_ms": 80.0}, {"audio_offset": "sync"}):
+        run.write_text(json.dumps({"shard_size": 500, "settings": settings}))
+        found.append((dict(stage.measuring()(clip, "test-000000").members), stage.resolved()))
+    (plain, _), (shifted, _), (moved, _) = found
+    assert moved == shifted != plain
+    assert len({json.dumps(resolved) for _, resolved in found}) == 3
 
 
 def test_few_pictures_are_in_memory_at_once(file: Path) -> None:
