@@ -39,8 +39,8 @@ def check_number(name: str, value: object, least: float = -math.inf, *, above: b
 
 
 def as_path(name: str, value: object) -> Path:
-    """Return a path that was given as one or as text; SettingsError, one line, for anything else and for empty text."""
+    """Return a path that was given as one or as text; SettingsError, one line, for anything else."""
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
-    if not isinstance(text, str) or not text or "\0" in text:
+    if not isinstance(text, str) or "\0" in text:
         raise SettingsError(f"{name} must be a path, not {short(value)}")
     return Path(text)

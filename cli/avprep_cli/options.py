@@ -32,6 +32,8 @@ class FileOrFolder(click.Path):
             self.fail("empty: give a name (is a variable unset?)", param, ctx)
         path = super().convert(value, param, ctx)
         assert isinstance(path, Path)
+        if not self.file_okay:
+            return path
         try:
             check_regular(path)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, ValueError):
