@@ -88,3 +88,14 @@ def _integer(digits: str) -> int:
 
 _TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 _DECODER = json.JSONDecoder(parse_int=_integer)
+
+
+def number(value: object) -> float | None:
+    """Return a number as a float; None for anything else, and for numbers too large to be a figure of a clip."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        result = float(value)
+    except OverflowError:
+        return None
+    return result if abs(result) < 1e12 else None

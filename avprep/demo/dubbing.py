@@ -26,7 +26,6 @@ from avprep.demo.synthetic import in_processes, write_whole
 from avprep.errors import AvprepError, Reject, ShardError
 from avprep.manifest import Clip, Manifest
 from avprep.media.audio import Sound, read_heard
-from avprep.quality.findings import number
 from avprep.runs import fingerprint
 from avprep.stages import MfccSettings
 
@@ -205,13 +204,12 @@ def _readings(out: Path, source: Manifest) -> dict[str, MfccSettings]:
     run = shards.read_run(out, "mfcc") or {}
     settings = run.get("settings", {})
     plain: Any = rebuilt(out, "mfcc", settings, source.root).settings
-    moved: dict[str, float] = {}
+    records: dict[str, dict[str, Any]] = {}
     if settings.get("audio_offset"):
         names = fingerprint.shard_names(out, run, None)
-        records = chain.from_iterable(shards.ColumnShard.finished(out, "mfcc", name).clips for name in names)
-        moved = {record["key"]: number(record.get("audio_offset_ms")) or 0.0 for record in records}
-    delays = ((clip.key, plain.audio_shift_ms + moved.get(clip.key, 0.0)) for clip in source.clips)
-    return {key: replace(plain, audio_shift_ms=delay) for key, delay in delays}
+        clips = chain.from_iterable(shards.ColumnShard.finished(out, "mfcc", name).clips for name in names)
+        records = {clip["key"]: clip for clip in clips}
+    return {clip.key: plain.delayed(records.get(clip.key, {})) for clip in source.clips}
 
 
 def _recorded(parts: list[_Part], voices: Path, seed: int) -> list[_Part]:

@@ -26,7 +26,6 @@ from avprep.media import film
 from avprep.media.audio import Sound
 from avprep.media.container import Seconds, container_start, open_file, seconds
 from avprep.media.video import Frames
-from avprep.quality.findings import number
 from avprep.runs.fingerprint import read_manifest
 from avprep.schema import CROP_SIZE, FPS
 from avprep.shards.image import decode_image
@@ -103,8 +102,7 @@ def read(out: Path, key: str, root: Path | None = None) -> ClipView:
     where = plan.root if root is None else root
     stage = rebuilt(out, "mfcc", (runs["mfcc"] or {}).get("settings") or {}, where)
     assert isinstance(stage, MfccStage)
-    moved = number(parts["mfcc"].facts.get("audio_offset_ms")) or 0.0
-    heard = replace(stage.settings, audio_shift_ms=stage.settings.audio_shift_ms + moved, max_seconds=math.inf)
+    heard = replace(stage.settings.delayed(parts["mfcc"].facts), max_seconds=math.inf)
     return ClipView(clip, shard, where, heard, parts["crop"], parts["mfcc"])
 
 

@@ -18,11 +18,12 @@ from avprep.faces import align
 from avprep.manifest import Manifest
 from avprep.media import mfcc
 from avprep.media.video import Frames
-from avprep.quality.findings import Row, number, read_facts, read_members
+from avprep.quality.findings import Row, read_facts, read_members
 from avprep.runs.fingerprint import manifest_path
 from avprep.runs.pool import Died, Pool
 from avprep.runs.worker import DEAF_TO
 from avprep.shards.image import decode_image
+from avprep.untrusted import number
 
 STILL_SECONDS = 5.0
 """Maximum CPU time to decode the first picture of a video: wall-clock time would depend on the machine's load."""

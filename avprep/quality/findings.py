@@ -24,6 +24,7 @@ from avprep.media import mfcc
 from avprep.runs.fingerprint import clip_counts, manifest_path
 from avprep.runs.status import SplitStatus
 from avprep.shards import Stretch
+from avprep.untrusted import number
 
 LOOKED_AT = 2000
 """Maximum clips whose own JSON is read from the shards, for figures that are not in sidecars."""
@@ -391,17 +392,6 @@ def _look(out: Path, found: Findings, worst: dict[str, Least[Row]], rows: Sequen
             row.told.update(names & facts.keys())
             row.figures.update({name: value for name in names if (value := number(facts.get(name))) is not None})
             _offer(found, worst, row, names)
-
-
-def number(value: object) -> float | None:
-    """Return a number as a float; None for anything else, and for numbers too large to be a figure of a clip."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        result = float(value)
-    except OverflowError:
-        return None
-    return result if abs(result) < 1e12 else None
 
 
 def read_members(out: Path, row: Row, column: str, wanted: set[str]) -> dict[str, bytes]:

@@ -7,9 +7,9 @@ OpenCV and PyAV with them: the process that hands out clips needs neither.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
@@ -22,6 +22,7 @@ from avprep.manifest import Clip
 from avprep.memory import keep_freed_memory
 from avprep.runs.threads import KEPT, one_thread
 from avprep.shards import Sample
+from avprep.untrusted import number
 
 if TYPE_CHECKING:
     from avprep.faces import track
@@ -115,6 +116,10 @@ class MfccSettings:
         for name, value in (("audio_track", self.audio_track), ("audio_channel", self.audio_channel)):
             if value is not None:
                 check_whole(name, value, 0)
+
+    def delayed(self, clip: Mapping[str, Any]) -> MfccSettings:
+        """Return the settings by which the audio of a clip was read; clip: its record or facts in the mfcc column."""
+        return replace(self, audio_shift_ms=self.audio_shift_ms + (number(clip.get("audio_offset_ms")) or 0.0))
 
 
 def _check_seconds(value: object) -> None:

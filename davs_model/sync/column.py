@@ -9,7 +9,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -176,7 +176,7 @@ def measure_lse(
     audio: how to read the audio. moved: with the clip's own delay in the column mfcc in addition.
     """
     if moved:
-        audio = _delayed(audio, out, shard, clip.key)
+        audio = audio.delayed(shards.ColumnShard.finished(out, "mfcc", shard).record(clip.key) or {})
     members = read_members(out, "crop", shard, clip.key)
     image_format = schema.image_format(members)
     size = (schema.CROP_SIZE, schema.CROP_SIZE)
@@ -195,12 +195,6 @@ def measure_lse(
     if found is None:
         raise Reject("too_short", f"{clip.video}: no more than the 5 frames of a window")
     return sync_sample(clip.key, len(names), "syncnet", found.as_offset(), [])
-
-
-def _delayed(audio: MfccSettings, out: Path, shard: str, key: str) -> MfccSettings:
-    """Return the settings for reading the audio of a clip, delayed as in its windows."""
-    delay = (shards.ColumnShard.finished(out, "mfcc", shard).record(key) or {}).get("audio_offset_ms")
-    return replace(audio, audio_shift_ms=audio.audio_shift_ms + delay) if isinstance(delay, int | float) else audio
 
 
 def sync_sample(key: str, n_frames: int, scale: str, whole: Offset, seconds: Sequence[tuple[int, Offset]]) -> Sample:
