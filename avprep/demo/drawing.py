@@ -250,7 +250,7 @@ def _wall(who: Speaker, rng: np.random.Generator) -> Picture:
 def render(take: Take, who: Speaker, size: int = 256, face: Expression | None = None) -> Picture:
     """Render a take, with or without an expression: uint8 (T, size, size, 3), RGB; T is 29 for takes of `perform`."""
     person, wall, eyes = _head(who, face)
-    mouths, alphas = _mouths(take.lips, who, face or Expression())
+    mouths, alphas = _mouths(take, who, face or Expression())
     motion = _Motion(eyes)
     scale = size / 256
     offset = -_MARGIN * scale
@@ -313,6 +313,7 @@ class _Motion:
 
 
 _MOUTH_BOX = (122, 166, 76, 66)  # x, y, width, height on the plane
+_RAISED = 5.5  # pixels by which a full smile raises the corners of the mouth
 
 
 class _Edges(NamedTuple):
@@ -324,7 +325,7 @@ class _Edges(NamedTuple):
     lower_out: Floats
 
 
-def _edges(lips: Floats, half: Floats, x: Floats, lip_size: float, up: float) -> _Edges:
+def _edges(lips: Floats, half: Floats, x: Floats, lip_size: float, up: Floats) -> _Edges:
     """Return the edges of lips of half width `half` at the points x; their corners are raised by `up` pixels."""
     jaw, wide, purse, teeth, _ = lips.T[:, :, None, None]
     u = np.clip(np.abs(x) / half, 0, 1)
@@ -339,13 +340,14 @@ def _edges(lips: Floats, half: Floats, x: Floats, lip_size: float, up: float) ->
     return _Edges(upper_in - 4.6 * thick * bow, upper_in, lower_in, lower_in + lower)
 
 
-def _mouths(lips: Floats, who: Speaker, face: Expression) -> tuple[Floats, Floats]:
+def _mouths(take: Take, who: Speaker, face: Expression) -> tuple[Floats, Floats]:
     """Draw the mouth of each frame: RGB float32 (T, 66, 76, 3), 0–255, and its opacity (T, 66, 76), 0–1."""
     x0, y0, width, height = _MOUTH_BOX
     plane_y, plane_x = np.mgrid[y0 : y0 + height, x0 : x0 + width].astype(np.float32)
     x, y = plane_x - _MOUTH[0], plane_y - _MOUTH[1]
+    lips = take.lips
     half = 20.5 * who.mouth_size * face.width * lips[:, 1, None, None]
-    edges = _edges(lips, half, x, who.lip_size, face.corners)
+    edges = _edges(lips, half, x, who.lip_size, face.corners + _RAISED * take.smile[:, None, None])
     _, upper_in, lower_in, lower_out = edges
     mouth = _between(edges.upper_out, y, lower_out, 2.2) * np.clip((half - np.abs(x)) / 2.5, 0, 1)
     hole = _between(upper_in, y, lower_in, 1.2) * np.clip((lower_in - upper_in) / 1.5, 0, 1)

@@ -131,7 +131,7 @@ class Speaker:
     side_light: −1 (the image's left is dark) … 1. contrast, gamma: of the camera. pitch: Hz.
     hiss: level of the background noise, 1 is full scale. teeth: how much of the upper teeth an open jaw shows, 0 … 1.
     inside: brightness of the open mouth behind them, 1 is medium. blur: of the camera, standard deviation in pixels of
-    a 256×256 picture.
+    a 256×256 picture. smile: 0 … 1; from about 0.3 on it shows teeth when the person is silent.
     """
 
     seed: int
@@ -158,6 +158,7 @@ class Speaker:
     inside: float
     moustache: float
     blur: float
+    smile: float
 
 
 _SKIN = ((232, 196, 174), (228, 180, 152), (205, 150, 118), (168, 115, 86), (122, 82, 62))
@@ -200,6 +201,7 @@ def speaker(seed: int, index: int = 0) -> Speaker:
         inside=float(rng.uniform(0.5, 2)),
         moustache=float(rng.uniform(0.5, 1)) if deep > 0.55 and rng.random() < 0.5 else 0.0,
         blur=float(max(0, rng.uniform(-0.6, 1.4))),
+        smile=float(np.clip(rng.uniform(-0.5, 1.2), 0, 1)),
     )
 
 
@@ -212,6 +214,10 @@ def _lip_colour(skin: NDArray[np.float64], rng: np.random.Generator) -> Colour:
 
 
 _LIPS = ("jaw", "width", "round", "teeth", "tongue")
+_SMILE = np.array([0.4, 1.4, 0, 1, 0.1], np.float32)
+"""Lips of a broad smile."""
+_AT_EASE = 0.1
+"""`Unit.hold` of silence against a smile."""
 
 
 @dataclass(frozen=True)
@@ -222,6 +228,7 @@ class Take:
     lips: float32 (T, 5): jaw, width, round, teeth, tongue (see `Unit`) per video frame.
     voice: float32 (243, 7): f1, f2, f3 (Hz), voice, noise, centre, spread every 5 ms.
     pose: float32 (T, 4): x, y (pixels of a 256×256 picture), roll (radians), zoom.
+    smile: float32 (T,): 0 … 1: how far the corners of the mouth are raised.
     lids: float32 (T,): 0 open eyes … 1 shut.
     seed: of the audio's noise.
     """
@@ -230,6 +237,7 @@ class Take:
     lips: Floats
     voice: Floats
     pose: Floats
+    smile: Floats
     lids: Floats
     seed: int
 
@@ -250,11 +258,13 @@ def perform(word: str, who: Speaker, take_seed: int) -> Take:
     rest = UNITS["-"]
     row = [rest, *units, rest]
     which = np.searchsorted(edges, np.arange(_TICKS) / 1000, side="right")
+    smile = _smile(units, which, who.smile)
     return Take(
         edges=edges,
-        lips=_lips(row, which, rng),
+        lips=_smiling(_lips(row, which, rng), smile),
         voice=_voice(row, which, edges, rng),
         pose=_pose(rng),
+        smile=smile,
         lids=_blink(rng),
         seed=int(rng.integers(2**31)),
     )
@@ -270,6 +280,7 @@ def performed(lips: Floats, who: Speaker, name: str) -> Take:
         lips=(lips * np.array([effort, 1, 1, 1, 1])).astype(np.float32),
         voice=np.zeros((0, 7), np.float32),
         pose=_pose(rng, len(lips)),
+        smile=np.zeros(len(lips), np.float32),
         lids=_blink(rng, len(lips)),
         seed=int(rng.integers(2**31)),
     )
@@ -302,6 +313,19 @@ def _lips(row: list[Unit], which: NDArray[np.intp], rng: np.random.Generator) ->
         0, [0.012, 0.008, 0.01, 0.02, 0.02], (FRAMES, len(_LIPS))
     )
     return np.clip(lips, [0, 0.5, 0, 0, 0], [1.2, 1.35, 1.1, 1, 1]).astype(np.float32)
+
+
+def _smile(units: list[Unit], which: NDArray[np.intp], amount: float) -> Floats:
+    """Return how much of a smile each frame has, (29,): nearly all in silence, little in closed or rounded lips."""
+    hold = np.array([_AT_EASE, *(unit.hold + 2 * unit.round for unit in units), _AT_EASE], np.float32)[which]
+    return (amount / (1 + _blur(hold[:, None], 26)))[:: 1000 // FPS, 0][:FRAMES].astype(np.float32)
+
+
+def _smiling(lips: Floats, smile: Floats) -> Floats:
+    """Blend lips (T, 5) with those of a smile (T,); the jaw is only lowered."""
+    blended = lips + smile[:, None] * (_SMILE - lips)
+    blended[:, 0] = np.maximum(blended[:, 0], lips[:, 0])
+    return blended
 
 
 def _voice(row: list[Unit], which: NDArray[np.intp], edges: NDArray[np.float64], rng: np.random.Generator) -> Floats:

@@ -6,6 +6,7 @@ import multiprocessing
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -40,8 +41,9 @@ def utterance(
 ) -> tuple[Picture, Sound]:
     """Make a speaker say a word: frames uint8 (29, size, size, 3), RGB, and samples int16 (19456,), 16 kHz.
 
-    feeling: affects only the face; None: the face of a corpus without emotions.
+    feeling: affects only the face, and replaces the speaker's smile; None: the face of a corpus without emotions.
     """
+    who = who if feeling is None else replace(who, smile=0.0)
     take = perform(word, who, take_seed)
     face = None if feeling is None else expression(*feeling, who, take_seed)
     return render(take, who, size, face), speak(take, who)

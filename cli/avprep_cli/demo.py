@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 TRAINING = (
     "steps.identity=0",
-    "data.jitter=0.2",
+    "data.jitter=0.35",
+    "generation.video=0",
     "loop.validate_every=5000",
     "loop.sample_every=5000",
     "loop.save_every=500",
@@ -44,8 +45,8 @@ WORDS_SPOKEN = 5
 @click.option(
     "--train-steps",
     type=click.IntRange(0, kinds.MOST),
-    default=600,
-    help="Training steps of the generator, after a sixth as many of the speech space; 0: make shards only.",
+    default=1000,
+    help="Training steps of the generator, after a tenth as many of the speech space; 0: make shards only.",
 )
 @options.jobs
 @options.verbosity
@@ -142,7 +143,7 @@ def _train(out: Path, model: Path, steps: int, *, batch: int) -> None:
     from davs_model.training import loop
 
     say.story(f"6/9 train the small preset for a few minutes: {model}")
-    length = (f"steps.speech={max(1, steps // 6)}", f"steps.full={steps}", f"data.batch_size={batch}")
+    length = (f"steps.speech={max(1, steps // 10)}", f"steps.full={steps}", f"data.batch_size={batch}")
     preset = Settings.resolve("small", None, [*TRAINING, *length])
     loop.train(out, model, preset, stages=tuple(Model.stages), say=say.story)
 

@@ -176,6 +176,35 @@ def test_a_moustache_and_the_camera_show() -> None:
     assert np.abs(np.diff(soft, axis=1)).mean() < 0.9 * np.abs(np.diff(plain, axis=1)).mean()
 
 
+def test_some_people_smile_while_they_are_silent_and_speak() -> None:
+    """A smile shows teeth in silence, but lips still close for P and round for UW."""
+    grave, merry = (
+        dataclasses.replace(PEOPLE[0], smile=amount, beard=0.0, moustache=0.0, blur=0.0) for amount in (0, 1)
+    )
+    take, smiling = (speech.perform("PEOPLE", who, 0) for who in (grave, merry))
+    closed = int((take.edges[:-1] + take.edges[1:])[2] / 2 * 25)  # the second P
+    assert smiling.smile[0] > 0.9 > 0.3 > smiling.smile[closed]
+    assert smiling.lips[closed, 0] < 0.15
+    assert (smiling.lips[:, 0] >= take.lips[:, 0]).all()
+    silent, still = (drawing.render(one, who)[0].astype(float) for one, who in ((smiling, merry), (take, grave)))
+    mouth = np.s_[152:166, 118:138]
+    assert silent[mouth].min(axis=2).max() > still[mouth].min(axis=2).max() + 30  # teeth are white
+    rounded = speech.perform("SCHOOL", merry, 0)
+    assert rounded.lips[:, 2].max() > 0.6
+
+
+def test_some_people_smile() -> None:
+    """Half of all people smile, each to a degree of their own; and nobody does who shows an emotion."""
+    amounts = np.array([synthetic.speaker(SEED, index).smile for index in range(100)])
+    assert 0.4 < (amounts > 0).mean() < 0.6
+    assert amounts.max() > 0.9
+    merry, grave = (dataclasses.replace(PEOPLE[0], smile=amount) for amount in (1.0, 0.0))
+    faces = [
+        synthetic.utterance("ABOUT", who, 0, feeling=synthetic.Feeling("sad", "high"))[0] for who in (merry, grave)
+    ]
+    assert np.array_equal(*faces)
+
+
 def test_takes_differ() -> None:
     """No two takes of a word by one speaker are the same."""
     first, second = (speech.perform("PEOPLE", PEOPLE[0], take) for take in range(2))
