@@ -124,6 +124,21 @@ def test_people_of_another_seed_are_not_mixed_in(marked: Path, tmp_path: Path) -
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
 
 
+def test_audio_with_other_delays_is_not_mixed_in(marked: Path, tmp_path: Path) -> None:
+    """If the windows of OUT are moved before a call is resumed, it is refused, for the finished videos were not."""
+    out, root = tmp_path / "out", tmp_path / "new"
+    shutil.copytree(marked, out)
+    dubbing.dub(out, root, speakers=2, clips=1)
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    shutil.rmtree(out / "mfcc", ignore_errors=True)
+    avprep.mfcc(manifest.read(out / "manifest.jsonl"), out, jobs=1, audio_shift_ms=200)
+    call_again = ("dub", out, root, "--speakers", "2", "--clips", "1")
+    assert_one_line(call(*call_again), 1, "manifest.jsonl", "audio", "empty folder")
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    shutil.rmtree(out / "mfcc")
+    dubbing.dub(out, root, speakers=2, clips=1)  # the same audio again
+
+
 def test_a_plan_that_does_not_fit_on_the_disk_leaves_nothing(
     marked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
