@@ -15,11 +15,12 @@ from statistics import mean
 from typing import Any
 
 from avprep import files, shards
+from avprep.errors import short
 from davs_model import checkpoint
 from davs_model.evaluation import evaluate as evaluation
 from davs_model.evaluation import page
 from davs_model.evaluation.frame_quality import Landmarks
-from davs_model.evaluation.judges import require
+from davs_model.evaluation.judges import digests, require
 from davs_model.evaluation.section import PageSection, Row, figure
 from davs_model.settings import Ablation, RunSettings, ablation_of
 from davs_model.training import loop
@@ -46,6 +47,8 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "audio → video R@1": ("retrieval.audio_to_video.r1", ".1%"),
 }
 """Columns of the table: the place of each in metrics.json, and its number format."""
+FREE = frozenset({"preset", "seed", "data.workers", "loop", "machine"})
+"""Settings, and sections of them, in which runs may differ and be comparable."""
 OWN_FORM = ".3f"
 """Number format of the measures that only one model has."""
 
@@ -54,7 +57,8 @@ OWN_FORM = ".3f"
 class Trained:
     """A row that was trained with one seed and evaluated.
 
-    figures: results by column. how: the settings of its evaluation.
+    figures: results by column. how: the settings of its evaluation, and the digests of the models that measured it.
+    trained: the settings of its training, by their dotted names.
     """
 
     row: str
@@ -62,6 +66,7 @@ class Trained:
     run: str
     figures: Mapping[str, float]
     how: Mapping[str, Any] = field(default_factory=dict)
+    trained: Mapping[str, Any] = field(default_factory=dict)
 
 
 def ablate(
@@ -88,6 +93,7 @@ def ablate(
     plan = ablation_of(resolve(()), rows)
     made = (shards.read_run(out, "mfcc") or {}).get("settings", {})
     require(how.sync, how.identity, str(made.get("preset", "")))  # before a row is trained
+    judges = digests(how.sync, how.identity)
     done: list[Trained] = []
     for seed in range(seeds):
         begin = _first_stages(out, folder, resolve((f"seed={seed}",)), plan, init_from, say)
@@ -95,7 +101,7 @@ def ablate(
             run, settings = folder / f"{_slug(row)}-{seed}", resolve((f"seed={seed}", *plan.rows[row]))
             say(f"{row}, seed {seed}: {run}")
             loop.train(out, run, settings, stages=[plan.stage], init_from=begin, say=say)
-            _evaluated(run, out, how, landmarks, say)
+            _evaluated(run, out, how, judges, landmarks, say)
             done.append(_trained(row, seed, run))
             write(folder, plan, settings.of_model, _results(folder, plan))
     return done
@@ -116,7 +122,18 @@ def _results(folder: Path, plan: Ablation) -> list[Trained]:
 def _trained(row: str, seed: int, run: Path) -> Trained:
     """Return a run by what its evaluation wrote."""
     metrics = json.loads((run / RESULTS / evaluation.METRICS).read_text(encoding="utf-8"))
-    return Trained(row, seed, str(run), figures(metrics), metrics.get("settings", {}))
+    judges = {f"{name} model": digest for name, digest in metrics.get("judges", {}).items()}
+    how, trained = {**metrics.get("settings", {}), **judges}, _dotted(metrics.get("training") or {})
+    if not trained:  # of an earlier version
+        trained = _dotted({"steps": metrics.get("steps", {})})
+    return Trained(row, seed, str(run), figures(metrics), how, trained)
+
+
+def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a training run by their dotted names."""
+    sections = {name: table for name, table in settings.items() if isinstance(table, Mapping)}
+    single = {name: value for name, value in settings.items() if name not in sections}
+    return single | {f"{name}.{key}": value for name, table in sections.items() for key, value in table.items()}
 
 
 def _first_stages(
@@ -135,16 +152,17 @@ def _evaluated(
     run: Path,
     out: Path,
     how: evaluation.EvaluationSettings,
+    judges: Mapping[str, str],
     landmarks: tuple[Landmarks, str] | str,
     say: evaluation.Say,
 ) -> None:
-    """Evaluate a run, unless that is done."""
+    """Evaluate a run, unless that is done; judges: the digests of the models that measure it, see `digests`."""
     results = run / RESULTS
     path = results / evaluation.METRICS
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
-        same = (found.get("checkpoint"), found.get("settings")) == (checkpoint.load(run).digest(), asdict(how))
-        if same and _has_mouths(found, landmarks):
+        before = (found.get("checkpoint"), found.get("settings"), found.get("judges", {}))
+        if before == (checkpoint.load(run).digest(), asdict(how), judges) and _has_mouths(found, landmarks):
             return
     evaluation.evaluate(run, out, results, how, landmarks=landmarks, say=say)
 
@@ -186,6 +204,8 @@ def _page(folder: Path, plan: Ablation, model: str, done: Sequence[Trained]) -> 
     notes = ["Mean over the seeds ± half of how far they lie apart."]
     if apart := _evaluated_apart(done):
         notes.append(f"Not all runs were evaluated alike: they differ in {', '.join(apart)}.")
+    if trained := _trained_apart(plan, done):
+        notes.append(f"Not comparable, because the runs were trained with different settings: {'; '.join(trained)}.")
     sections = [PageSection("Rows", tuple(notes), (), ("row", "settings", "seeds", *columns), tuple(rows))]
     if plan.paper:
         names = dict.fromkeys(name for found in plan.paper.values() for name in found)
@@ -199,6 +219,26 @@ def _evaluated_apart(done: Sequence[Trained]) -> list[str]:
     """Return the settings of evaluation in which runs differ."""
     names = dict.fromkeys(name for one in done for name in one.how)
     return [name for name in names if any(one.how.get(name) != done[0].how.get(name) for one in done)]
+
+
+def _trained_apart(plan: Ablation, done: Sequence[Trained]) -> list[str]:
+    """Return each setting of training in which runs differ, other than by the plan, with the values and their rows.
+
+    What is in `FREE`, and the steps of stages that the plan does not train, are left out.
+    """
+    own = {row: {setting.partition("=")[0] for setting in settings} for row, settings in plan.rows.items()}
+    lines = []
+    for name in dict.fromkeys(name for one in done for name in one.trained):
+        section, _, stage = name.partition(".")
+        if name in FREE or section in FREE or (section == "steps" and stage not in (*plan.before, plan.stage)):
+            continue
+        rows: dict[str, dict[str, None]] = {}  # for each value, its rows
+        for one in done:
+            if name in one.trained and name not in own[one.row]:
+                rows.setdefault(short(one.trained[name]), {})[one.row] = None
+        if len(rows) > 1:
+            lines.append(f"{name} = " + ", ".join(f"{value} ({', '.join(of)})" for value, of in rows.items()))
+    return lines
 
 
 def _cell(column: str, values: Sequence[float]) -> str:
