@@ -14,9 +14,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from avprep import files, shards
-from avprep.errors import short
+from avprep import files, shards, untrusted
+from avprep.errors import RunError, SettingsError, explained, short
 from davs_model import checkpoint
+from davs_model.data.clips import read_clips
 from davs_model.evaluation import evaluate as evaluation
 from davs_model.evaluation import page
 from davs_model.evaluation.frame_quality import Landmarks
@@ -90,10 +91,13 @@ def ablate(
     all rows that have results in `folder`, including those of earlier calls.
     Raises SettingsError for an unknown row, and the errors of training and evaluation.
     """
-    plan = ablation_of(resolve(()), rows)
+    plan, common = ablation_of(resolve(()), rows), resolve(()).steps
+    if not getattr(common, plan.stage):
+        raise SettingsError(f"steps.{plan.stage} = 0, but this is the stage in which the rows differ: give it steps")
     made = (shards.read_run(out, "mfcc") or {}).get("settings", {})
     require(how.sync, how.identity, str(made.get("preset", "")))  # before a row is trained
     judges = digests(how.sync, how.identity)
+    evaluation.require_clips(read_clips(out, how.split), how.split)
     done: list[Trained] = []
     for seed in range(seeds):
         begin = _first_stages(out, folder, resolve((f"seed={seed}",)), plan, init_from, say)
@@ -121,12 +125,21 @@ def _results(folder: Path, plan: Ablation) -> list[Trained]:
 
 def _trained(row: str, seed: int, run: Path) -> Trained:
     """Return a run by what its evaluation wrote."""
-    metrics = json.loads((run / RESULTS / evaluation.METRICS).read_text(encoding="utf-8"))
+    metrics = _read(run / RESULTS / evaluation.METRICS)
     judges = {f"{name} model": digest for name, digest in metrics.get("judges", {}).items()}
-    how, trained = {**metrics.get("settings", {}), **judges}, _dotted(metrics.get("training") or {})
+    clips = {"clips": metrics.get("data", {}).get("clips")}  # other ones, if shards of the split were unfinished
+    how, trained = {**metrics.get("settings", {}), **judges, **clips}, _dotted(metrics.get("training") or {})
     if not trained:  # of an earlier version
         trained = _dotted({"steps": metrics.get("steps", {})})
     return Trained(row, seed, str(run), figures(metrics), how, trained)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read the results of an evaluation; RunError if they are damaged."""
+    try:
+        return untrusted.read_json(path)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read ({explained(error)}): delete it and run the same again") from error
 
 
 def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,7 +173,7 @@ def _evaluated(
     results = run / RESULTS
     path = results / evaluation.METRICS
     if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = _read(path)
         before = (found.get("checkpoint"), found.get("settings"), found.get("judges", {}))
         if before == (checkpoint.load(run).digest(), asdict(how), judges) and _has_mouths(found, landmarks):
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from tiny_shards import make_shards
 from torch import Tensor
 
 from avprep import files
-from avprep.errors import SettingsError
+from avprep.errors import RunError, SettingsError
 from davs_model import ablation, models
 from davs_model.data.clips import read_clips
 from davs_model.evaluation import dependence, evaluate, page
@@ -193,6 +194,41 @@ def test_rows_trained_with_other_settings_are_named(out: Path, tmp_path: Path, e
     text = page_of.read_text(encoding="utf-8")
     assert "different settings: steps.talk = 100 (baseline, (a) MINE), 200 ((b) " in text
     assert len(evaluated) == 4
+
+
+def test_what_would_fail_after_the_training_is_refused_before(out: Path, tmp_path: Path) -> None:
+    """An OUT without clips to evaluate, and a stage without steps, are refused before anything is trained."""
+    bare = tmp_path / "bare"
+    shutil.copytree(out, bare)
+    for path in bare.glob("*/test-*"):
+        path.unlink()
+    with pytest.raises(RunError, match=r"bare: no clip of the test split can be used \(\d+ in no finished shard\)$"):
+        quietly(bare, tmp_path / "runs", *TINY)
+    with pytest.raises(SettingsError, match=r"^steps\.talk = 0, but this is the stage in which the rows differ"):
+        quietly(out, tmp_path / "runs", *TINY, "steps.talk=0")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_damaged_results_are_one_line(out: Path, tmp_path: Path, evaluated: list[str]) -> None:
+    """Results that are no JSON, of a row of the call or another one, are named with the remedy."""
+    quietly(out, tmp_path, rows=("(a) MINE", *ROWS), seeds=1)
+    path = tmp_path / "baseline-0" / ablation.RESULTS / evaluate.METRICS
+    path.write_text('{"a', encoding="utf-8")
+    for row in ("(a) MINE", *ROWS):
+        with pytest.raises(RunError, match=r"baseline-0/results/metrics\.json: cannot be read .*: delete it and run"):
+            quietly(out, tmp_path, rows=(row,), seeds=1)
+    path.unlink()
+    quietly(out, tmp_path, rows=ROWS, seeds=1)
+    assert len(evaluated) == 3
+
+
+def test_rows_measured_on_other_clips_are_named(out: Path, tmp_path: Path) -> None:
+    """If more clips of the split were finished between two evaluations, the page says that the clips differ."""
+    plan = ablation_of(Settings.resolve())
+    runs = [ablation.Trained("baseline", n, f"run{n}", {"PSNR": 28.0}, {"clips": n + 3}) for n in range(2)]
+    ablation.write(tmp_path, plan, "amie", runs)
+    text = (tmp_path / ablation.PAGE).read_text(encoding="utf-8")
+    assert "Not all runs were evaluated alike: they differ in clips." in text
 
 
 def test_a_run_that_cannot_judge_is_told_before_a_row_is_trained(out: Path, tmp_path: Path) -> None:
