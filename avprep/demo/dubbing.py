@@ -171,7 +171,7 @@ def _mouths(out: Path, speakers: Mapping[str, str | None], clips: int) -> tuple[
     run = fingerprint.started(out, "crop")
     for split in manifest.SPLITS:
         names = fingerprint.shard_names(out, run, split)
-        crops = chain.from_iterable(shards.read(shards.tar_path(out, "crop", name)) for name in names)
+        crops = chain.from_iterable(shards.read(shards.ColumnShard.finished(out, "crop", name).path) for name in names)
         for key, members in islice(crops, clips):
             if (member := members.get("landmarks.npy")) is None:
                 raise AvprepError(f"{out}: its crops have no landmarks: crop with --detector dlib or face-alignment")
