@@ -128,7 +128,10 @@ def _trained(row: str, seed: int, run: Path) -> Trained:
     metrics = _read(run / RESULTS / evaluation.METRICS)
     judges = {f"{name} model": digest for name, digest in metrics.get("judges", {}).items()}
     clips = {"clips": metrics.get("data", {}).get("clips")}  # other ones, if shards of the split were unfinished
-    how, trained = {**metrics.get("settings", {}), **judges, **clips}, _dotted(metrics.get("training") or {})
+    how, trained = (
+        {**_without_paths(metrics.get("settings", {})), **judges, **clips},
+        _dotted(metrics.get("training") or {}),
+    )
     if not trained:  # of an earlier version
         trained = _dotted({"steps": metrics.get("steps", {})})
     return Trained(row, seed, str(run), figures(metrics), how, trained)
@@ -174,10 +177,17 @@ def _evaluated(
     path = results / evaluation.METRICS
     if path.exists():
         found = _read(path)
-        before = (found.get("checkpoint"), found.get("settings"), found.get("judges", {}))
-        if before == (checkpoint.load(run).digest(), asdict(how), judges) and _has_mouths(found, landmarks):
+        before = (found.get("checkpoint"), _without_paths(found.get("settings", {})), found.get("judges", {}))
+        if before == (checkpoint.load(run).digest(), _without_paths(asdict(how)), judges) and _has_mouths(
+            found, landmarks
+        ):
             return
     evaluation.evaluate(run, out, results, how, landmarks=landmarks, say=say)
+
+
+def _without_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of an evaluation without the paths of judges, whose digests are compared instead."""
+    return {name: value for name, value in settings.items() if name not in ("sync", "identity")}
 
 
 def _has_mouths(metrics: Mapping[str, Any], landmarks: tuple[Landmarks, str] | str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -162,6 +162,7 @@ def test_a_judge_that_was_trained_on_measures_anew(out: Path, tmp_path: Path, ev
     judge.write_text("old")
     quietly(out, tmp_path, rows=("(a) MINE", *ROWS), seeds=1, how=how)
     quietly(out, tmp_path, rows=ROWS, seeds=1, how=how)
+    quietly(out, tmp_path, rows=ROWS, seeds=1, how=replace(how, sync=f"{tmp_path}/../{tmp_path.name}/judge"))
     assert len(evaluated) == 2
     judge.write_text("new")
     quietly(out, tmp_path, rows=ROWS, seeds=1, how=how)
