@@ -85,21 +85,23 @@ def ablate(
     """Train and evaluate rows of an ablation on the shards of OUT, each in its own run in `folder`.
 
     resolve: returns the common settings of all rows, overridden by the given `name=value`. rows: their names; empty:
-    all. seeds: number of runs of each row, with the seeds 0, 1, … init_from: a run or checkpoint with which all begin.
+    all. seeds: number of runs of each row; their seeds begin with that of the common settings. init_from: a run or
+        checkpoint with which all begin.
     how, landmarks: see `davs_model.evaluation.evaluate.evaluate`.
     Returns every run that was evaluated. After each it writes `ablation.json`, `ablation.md` and `ablation.html`, with
     all rows that have results in `folder`, including those of earlier calls.
     Raises SettingsError for an unknown row, and the errors of training and evaluation.
     """
-    plan, common = ablation_of(resolve(()), rows), resolve(()).steps
-    if not getattr(common, plan.stage):
+    common = resolve(())
+    plan = ablation_of(common, rows)
+    if not getattr(common.steps, plan.stage):
         raise SettingsError(f"steps.{plan.stage} = 0, but this is the stage in which the rows differ: give it steps")
     made = (shards.read_run(out, "mfcc") or {}).get("settings", {})
     require(how.sync, how.identity, str(made.get("preset", "")))  # before a row is trained
     judges = digests(how.sync, how.identity)
     evaluation.require_clips(read_clips(out, how.split), how.split)
     done: list[Trained] = []
-    for seed in range(seeds):
+    for seed in range(common.seed, common.seed + seeds):
         begin = _first_stages(out, folder, resolve((f"seed={seed}",)), plan, init_from, say)
         for row in (row for row in plan.rows if row in rows or not rows):
             run, settings = folder / f"{_slug(row)}-{seed}", resolve((f"seed={seed}", *plan.rows[row]))

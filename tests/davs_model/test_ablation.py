@@ -210,6 +210,15 @@ def test_what_would_fail_after_the_training_is_refused_before(out: Path, tmp_pat
     assert not (tmp_path / "runs").exists()
 
 
+def test_seeds_begin_with_that_of_the_settings(out: Path, tmp_path: Path, evaluated: list[str]) -> None:
+    """The runs of a row have the seeds from that of the settings on, and join those of other seeds in the table."""
+    assert [one.seed for one in quietly(out, tmp_path, rows=ROWS, seeds=1)] == [0]
+    assert [one.seed for one in quietly(out, tmp_path, "seed=5", rows=ROWS, seeds=2)] == [5, 6]
+    assert {folder.name for folder in tmp_path.iterdir() if folder.is_dir()} == {f"baseline-{n}" for n in (0, 5, 6)}
+    assert len(evaluated) == 3
+    assert "| baseline | weights.mi=0, attention.on=none | 3 | " in (tmp_path / ablation.PAGE).read_text("utf-8")
+
+
 def test_damaged_results_are_one_line(out: Path, tmp_path: Path, evaluated: list[str]) -> None:
     """Results that are no JSON, of a row of the call or another one, are named with the remedy."""
     quietly(out, tmp_path, rows=("(a) MINE", *ROWS), seeds=1)
