@@ -14,12 +14,14 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from avprep import files, shards
+from avprep import files, shards, untrusted
+from avprep.errors import RunError, SettingsError, explained, short
 from davs_model import checkpoint
+from davs_model.data.clips import read_clips
 from davs_model.evaluation import evaluate as evaluation
 from davs_model.evaluation import page
 from davs_model.evaluation.frame_quality import Landmarks
-from davs_model.evaluation.judges import require
+from davs_model.evaluation.judges import digests, require
 from davs_model.evaluation.section import PageSection, Row, figure
 from davs_model.settings import Ablation, RunSettings, ablation_of
 from davs_model.training import loop
@@ -46,6 +48,8 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "audio → video R@1": ("retrieval.audio_to_video.r1", ".1%"),
 }
 """Columns of the table: the place of each in metrics.json, and its number format."""
+FREE = frozenset({"preset", "seed", "data.workers", "loop", "machine"})
+"""Settings, and sections of them, in which runs may differ and be comparable."""
 OWN_FORM = ".3f"
 """Number format of the measures that only one model has."""
 
@@ -54,7 +58,8 @@ OWN_FORM = ".3f"
 class Trained:
     """A row that was trained with one seed and evaluated.
 
-    figures: results by column. how: the settings of its evaluation.
+    figures: results by column. how: the settings of its evaluation, and the digests of the models that measured it.
+    trained: the settings of its training, by their dotted names.
     """
 
     row: str
@@ -62,6 +67,7 @@ class Trained:
     run: str
     figures: Mapping[str, float]
     how: Mapping[str, Any] = field(default_factory=dict)
+    trained: Mapping[str, Any] = field(default_factory=dict)
 
 
 def ablate(
@@ -79,23 +85,29 @@ def ablate(
     """Train and evaluate rows of an ablation on the shards of OUT, each in its own run in `folder`.
 
     resolve: returns the common settings of all rows, overridden by the given `name=value`. rows: their names; empty:
-    all. seeds: number of runs of each row, with the seeds 0, 1, … init_from: a run or checkpoint with which all begin.
+    all. seeds: number of runs of each row; their seeds begin with that of the common settings. init_from: a run or
+        checkpoint with which all begin.
     how, landmarks: see `davs_model.evaluation.evaluate.evaluate`.
     Returns every run that was evaluated. After each it writes `ablation.json`, `ablation.md` and `ablation.html`, with
     all rows that have results in `folder`, including those of earlier calls.
     Raises SettingsError for an unknown row, and the errors of training and evaluation.
     """
-    plan = ablation_of(resolve(()), rows)
+    common = resolve(())
+    plan = ablation_of(common, rows)
+    if not getattr(common.steps, plan.stage):
+        raise SettingsError(f"steps.{plan.stage} = 0, but this is the stage in which the rows differ: give it steps")
     made = (shards.read_run(out, "mfcc") or {}).get("settings", {})
     require(how.sync, how.identity, str(made.get("preset", "")))  # before a row is trained
+    judges = digests(how.sync, how.identity)
+    evaluation.require_clips(read_clips(out, how.split), how.split)
     done: list[Trained] = []
-    for seed in range(seeds):
+    for seed in range(common.seed, common.seed + seeds):
         begin = _first_stages(out, folder, resolve((f"seed={seed}",)), plan, init_from, say)
         for row in (row for row in plan.rows if row in rows or not rows):
             run, settings = folder / f"{_slug(row)}-{seed}", resolve((f"seed={seed}", *plan.rows[row]))
             say(f"{row}, seed {seed}: {run}")
             loop.train(out, run, settings, stages=[plan.stage], init_from=begin, say=say)
-            _evaluated(run, out, how, landmarks, say)
+            _evaluated(run, out, how, judges, landmarks, say)
             done.append(_trained(row, seed, run))
             write(folder, plan, settings.of_model, _results(folder, plan))
     return done
@@ -115,8 +127,31 @@ def _results(folder: Path, plan: Ablation) -> list[Trained]:
 
 def _trained(row: str, seed: int, run: Path) -> Trained:
     """Return a run by what its evaluation wrote."""
-    metrics = json.loads((run / RESULTS / evaluation.METRICS).read_text(encoding="utf-8"))
-    return Trained(row, seed, str(run), figures(metrics), metrics.get("settings", {}))
+    metrics = _read(run / RESULTS / evaluation.METRICS)
+    judges = {f"{name} model": digest for name, digest in metrics.get("judges", {}).items()}
+    clips = {"clips": metrics.get("data", {}).get("clips")}  # other ones, if shards of the split were unfinished
+    how, trained = (
+        {**_without_paths(metrics.get("settings", {})), **judges, **clips},
+        _dotted(metrics.get("training") or {}),
+    )
+    if not trained:  # of an earlier version
+        trained = _dotted({"steps": metrics.get("steps", {})})
+    return Trained(row, seed, str(run), figures(metrics), how, trained)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read the results of an evaluation; RunError if they are damaged."""
+    try:
+        return untrusted.read_json(path)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read ({explained(error)}): delete it and run the same again") from error
+
+
+def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a training run by their dotted names."""
+    sections = {name: table for name, table in settings.items() if isinstance(table, Mapping)}
+    single = {name: value for name, value in settings.items() if name not in sections}
+    return single | {f"{name}.{key}": value for name, table in sections.items() for key, value in table.items()}
 
 
 def _first_stages(
@@ -135,18 +170,26 @@ def _evaluated(
     run: Path,
     out: Path,
     how: evaluation.EvaluationSettings,
+    judges: Mapping[str, str],
     landmarks: tuple[Landmarks, str] | str,
     say: evaluation.Say,
 ) -> None:
-    """Evaluate a run, unless that is done."""
+    """Evaluate a run, unless that is done; judges: the digests of the models that measure it, see `digests`."""
     results = run / RESULTS
     path = results / evaluation.METRICS
     if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        same = (found.get("checkpoint"), found.get("settings")) == (checkpoint.load(run).digest(), asdict(how))
-        if same and _has_mouths(found, landmarks):
+        found = _read(path)
+        before = (found.get("checkpoint"), _without_paths(found.get("settings", {})), found.get("judges", {}))
+        if before == (checkpoint.load(run).digest(), _without_paths(asdict(how)), judges) and _has_mouths(
+            found, landmarks
+        ):
             return
     evaluation.evaluate(run, out, results, how, landmarks=landmarks, say=say)
+
+
+def _without_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of an evaluation without the paths of judges, whose digests are compared instead."""
+    return {name: value for name, value in settings.items() if name not in ("sync", "identity")}
 
 
 def _has_mouths(metrics: Mapping[str, Any], landmarks: tuple[Landmarks, str] | str) -> bool:
@@ -186,6 +229,8 @@ def _page(folder: Path, plan: Ablation, model: str, done: Sequence[Trained]) -> 
     notes = ["Mean over the seeds ± half of how far they lie apart."]
     if apart := _evaluated_apart(done):
         notes.append(f"Not all runs were evaluated alike: they differ in {', '.join(apart)}.")
+    if trained := _trained_apart(plan, done):
+        notes.append(f"Not comparable, because the runs were trained with different settings: {'; '.join(trained)}.")
     sections = [PageSection("Rows", tuple(notes), (), ("row", "settings", "seeds", *columns), tuple(rows))]
     if plan.paper:
         names = dict.fromkeys(name for found in plan.paper.values() for name in found)
@@ -199,6 +244,26 @@ def _evaluated_apart(done: Sequence[Trained]) -> list[str]:
     """Return the settings of evaluation in which runs differ."""
     names = dict.fromkeys(name for one in done for name in one.how)
     return [name for name in names if any(one.how.get(name) != done[0].how.get(name) for one in done)]
+
+
+def _trained_apart(plan: Ablation, done: Sequence[Trained]) -> list[str]:
+    """Return each setting of training in which runs differ, other than by the plan, with the values and their rows.
+
+    What is in `FREE`, and the steps of stages that the plan does not train, are left out.
+    """
+    own = {row: {setting.partition("=")[0] for setting in settings} for row, settings in plan.rows.items()}
+    lines = []
+    for name in dict.fromkeys(name for one in done for name in one.trained):
+        section, _, stage = name.partition(".")
+        if name in FREE or section in FREE or (section == "steps" and stage not in (*plan.before, plan.stage)):
+            continue
+        rows: dict[str, dict[str, None]] = {}  # for each value, its rows
+        for one in done:
+            if name in one.trained and name not in own[one.row]:
+                rows.setdefault(short(one.trained[name]), {})[one.row] = None
+        if len(rows) > 1:
+            lines.append(f"{name} = " + ", ".join(f"{value} ({', '.join(of)})" for value, of in rows.items()))
+    return lines
 
 
 def _cell(column: str, values: Sequence[float]) -> str:

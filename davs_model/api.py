@@ -56,6 +56,8 @@ def train(
     texts = list(_each(overrides))
     if unwritten := [one for one in texts if not isinstance(one, str)]:
         raise SettingsError(f"overrides must be texts such as 'data.batch_size=8', not {short(unwritten[0])}")
+    if not callable(say):
+        raise SettingsError(f"say must be a function, not {short(say)}")
     config = None if config_file is None else as_path("config_file", config_file)
     settings = kind.Settings.resolve(preset, config, texts)
     stages = [name for name in kind.stages if stage in (name, "all")]

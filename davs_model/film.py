@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avprep.errors import RunError
+from avprep.bounds import as_path, check_choice, check_flag, check_number, check_whole
+from avprep.errors import RunError, SettingsError, short
 from avprep.media import film as media
 from avprep.schema import FPS
 from avprep.talking import inputs, photo
@@ -30,6 +32,9 @@ Counted = Callable[[Iterable[Pictures], int], Iterable[Pictures]]
 """Passes frames through, given their number, and may show the progress."""
 AVERAGED = 8
 """Number of frames of a video of the person whose identity features are averaged with those of the photo."""
+HOW = ("speech_scale", "adapt_steps", "seed", "weights_plot", "counted")
+"""Arguments that `PhotoTalker.film` passes on to `write`."""
+MOST_SEED = 2**63 - 1
 GAP = 8
 """White pixels around each image of a grid; a multiple of 2, because videos have even sides."""
 
@@ -85,13 +90,13 @@ class PhotoTalker(Talker):
         expression: a few seconds of video of any person, or a photo, whose expression the face takes on; emotion:
             instead, one of the model's emotions; see `Talker.expression`.
         how: `speech_scale`, `adapt_steps`, `seed`, `weights_plot` and `counted` of `write`.
-        Raises AvprepError, one line, for a file that cannot be read or written.
+        Raises AvprepError, one line, for a file that cannot be read or written; SettingsError for invalid arguments.
         """
-        many = [photos] if isinstance(photos, Photo | Path | str) else list(photos)
+        many = _listed(photos)
         grid = len(many) > 1 if grid is None else grid
-        if drive_by not in DRIVERS:
-            raise ValueError(f"drive_by must be one of {', '.join(DRIVERS)}, not {drive_by!r}")
-        _check_choice(output, grid=grid, paste_back=paste_back, aligned=aligned, beside=beside, person=person)
+        path = _checked_output(output, grid=grid, paste_back=paste_back, aligned=aligned, beside=beside, person=person)
+        _check_inputs(speech=speech, beside=beside, person=person, expression=expression)
+        _check_values(drive_by, max_seconds, how)
         if emotion is not None:
             self.expression(emotion=emotion)  # refuse an unsupported emotion before anything is read
         read = [_read_photo(one, detector, aligned=aligned, paste_back=paste_back) for one in many]
@@ -99,7 +104,7 @@ class PhotoTalker(Talker):
         shown = self._read_person(expression, detector, inputs.read_expression)
         look = self.expression(None if shown is None else shown.spread(EXPRESSION_FRAMES), emotion)
         write(
-            Path(output),
+            path,
             self,
             read,
             driver,
@@ -110,7 +115,7 @@ class PhotoTalker(Talker):
             expression=look,
             **how,
         )
-        return Film(Path(output), driver.n_frames, driver.sound is not None)
+        return Film(path, driver.n_frames, driver.sound is not None)
 
     def _read_person(
         self, given: Person | Path | str | None, detector: str, read: Callable[..., Person]
@@ -128,18 +133,55 @@ class PhotoTalker(Talker):
         return inputs.read_driver(Path(given), by, preset=preset, detector=detector, max_seconds=max_seconds)
 
 
-def _check_choice(
+def _listed(photos: Any) -> list[Any]:
+    """Return the photos as a list; SettingsError if there is none, or one is neither a photo nor a path."""
+    one = isinstance(photos, Photo | str | bytes | os.PathLike) or not isinstance(photos, Iterable)
+    many = [photos] if one else list(photos)
+    if not many:
+        raise SettingsError("photos must hold one at least")
+    return [given if isinstance(given, Photo) else as_path("photos", given) for given in many]
+
+
+def _checked_output(
     output: Path | str, *, grid: bool, paste_back: bool, aligned: bool, beside: object, person: object
-) -> None:
-    """Raise ValueError for incompatible options, and for an output that is not .mp4."""
-    if Path(output).suffix.lower() != ".mp4":  # other formats cannot record the encoder's delay of audio or video
-        raise ValueError(f"output must end in .mp4, not '{output}'")
+) -> Path:
+    """Return the path of the output; SettingsError if it is not .mp4, or for options that are not compatible."""
+    path = as_path("output", output)
+    for name, flag in (("grid", grid), ("paste_back", paste_back), ("aligned", aligned)):
+        check_flag(name, flag)
+    if path.suffix.lower() != ".mp4":  # other formats cannot record the encoder's delay of audio or video
+        raise SettingsError(f"output must end in .mp4, not {short(str(output))}")
     if paste_back and (grid or aligned):
-        raise ValueError("paste_back needs a photo that is not aligned yet, and no grid")
+        raise SettingsError("paste_back needs a photo that is not aligned yet, and no grid")
     if beside is not None and (paste_back or grid):
-        raise ValueError("beside needs a photo that is not pasted back, and no grid")
+        raise SettingsError("beside needs a photo that is not pasted back, and no grid")
     if person is not None and grid:
-        raise ValueError("person is a video of one person, a grid of several")
+        raise SettingsError("person is a video of one person, a grid of several")
+    return path
+
+
+def _check_inputs(**given: object) -> None:
+    """Raise SettingsError unless each of the given is a path or was read already; all but the speech may be None."""
+    for name, value in given.items():
+        kind = Driver if name in ("speech", "beside") else Person
+        if not isinstance(value, kind) and (value is not None or name == "speech"):
+            as_path(name, value)
+
+
+def _check_values(drive_by: object, max_seconds: object, how: dict[str, Any]) -> None:
+    """Raise SettingsError for an invalid value; how: what is passed on to `write`."""
+    check_choice("drive_by", drive_by, DRIVERS)
+    if max_seconds != math.inf:
+        check_number("max_seconds", max_seconds, 0, above=True)
+    if unknown := [name for name in how if name not in HOW]:
+        raise SettingsError(f"{unknown[0]} is not an option: a video takes {', '.join(HOW)}")
+    check_number("speech_scale", how.get("speech_scale", 1.0), 0, above=True)
+    check_whole("adapt_steps", how.get("adapt_steps", 0), 0)
+    check_whole("seed", how.get("seed", 0), 0, MOST_SEED)
+    if (plot := how.get("weights_plot")) is not None:
+        as_path("weights_plot", plot)
+    if (counted := how.get("counted")) is not None and not callable(counted):
+        raise SettingsError(f"counted must be a function, not {short(counted)}")
 
 
 def _read_photo(given: Photo | Path | str, detector: str, *, aligned: bool, paste_back: bool) -> Photo:
@@ -173,12 +215,6 @@ def write(
     speech_scale, adapt_steps: see `Talker.talk`, `Talker.adapted`. expression: from `Talker.expression`. weights_plot:
     a .png to write, of the weight of each modality in each frame. See `PhotoTalker.film`.
     """
-    if adapt_steps < 0:
-        raise ValueError(f"adapt_steps must be at least 0, not {adapt_steps}")
-    if not 0 < speech_scale < math.inf:
-        raise ValueError(f"speech_scale must be a number above 0, not {speech_scale:g}")
-    if not photos:
-        raise ValueError("photos must hold one at least")
     weighed: list[NDArray[np.float32]] = []
     if weights_plot is not None and not talker.model.modalities:
         raise RunError(f"the model {talker.model.name} weighs no modalities: leave out --weights-plot")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickletools
 import re
+import struct
 import warnings
 import zipfile
 from pathlib import Path
@@ -29,6 +30,8 @@ GLOBALS = re.compile(
 DEEPEST_TUPLE = 3
 _END64, _LOCATOR, _END = 56, 20, 22
 """Bytes of the records at the end of a zip archive; the first two exist only in its 64-bit form, as torch writes it."""
+_NOT_HERE = 0xFFFFFFFF
+"""In place of a size or position of 4 GiB or more, which is in an extra field."""
 
 
 def read(path: Path) -> Any:
@@ -80,8 +83,8 @@ def _inspect(file: IO[bytes]) -> None:
             names = [entry.orig_filename.lower() for entry in entries]  # torch ignores case
             if len(names) > len(set(names)) or not any(name.endswith("/data.pkl") for name in names):
                 raise CheckpointError("a zip archive, not a torch file: give the file as it was downloaded")
-            # Extra fields change names and sizes; torch needs some only beyond 4 GiB.
-            if any(entry.extra for entry in entries) or not _is_where_torch_looks(file, size, first):
+            # Extra fields change names and sizes: none may do more than those of torch.
+            if any(entry.extra != _extra(entry) for entry in entries) or not _is_where_torch_looks(file, size, first):
                 raise CheckpointError("an archive that torch did not write: give the file as it was downloaded")
             if (held := sum(entry.file_size for entry in entries)) > size:  # torch compresses nothing
                 raise CheckpointError(f"not a torch file but an archive that unpacks to {held} bytes")
@@ -94,6 +97,12 @@ def _inspect(file: IO[bytes]) -> None:
     else:
         for _ in ("magic number", "version", "system", "content", "storages"):
             _inspect_pickle(file)
+
+
+def _extra(entry: zipfile.ZipInfo) -> bytes:
+    """Return the extra fields that torch writes for an entry: one with the numbers that need 64 bits, if any."""
+    large = [n for n in (entry.file_size, entry.compress_size, entry.header_offset) if n >= _NOT_HERE]
+    return struct.pack(f"<HH{len(large)}Q", 1, 8 * len(large), *large) if large else b""
 
 
 def _is_where_torch_looks(file: IO[bytes], size: int, first: int) -> bool:

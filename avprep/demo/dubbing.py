@@ -7,6 +7,7 @@ one real speaker, together with that speaker's own audio.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -103,14 +104,18 @@ def dub(
     The audio is that of OUT's windows, if it has any: the same track and channel, delayed by as much.
     Splits, words and labels are those of OUT; people of val and test are not in train. The files do not depend on
     `jobs`. After an interruption the same call resumes. The manifest's `left_out` counts clips that are longer than
-    `LONGEST`, or have landmarks in too few frames; `recorded` counts those that have other voices.
+    `LONGEST`, or have landmarks in too few frames; `recorded` counts those that have other voices; `audio` is a digest
+    of delays, tracks and channels, if any audio is not read as it is.
     Raises AvprepError if no clip can be used, a source has no readable audio, or `root` holds anything but this corpus.
     """
     source = fingerprint.read_manifest(out)
     mouths, left_out = _mouths(out, {clip.key: clip.speaker for clip in source.clips}, clips)
     said = [clip for clip in source.clips if clip.key in mouths]
     parts = list(_parts(said, source.root, lips_of(mouths), people(speakers, seed), _readings(out, source)))
-    extra = {"left_out": left_out, "people_seed": seed}  # few people have the same numbers with any seed
+    extra: dict[str, Any] = {"left_out": left_out}
+    extra["people_seed"] = seed  # few people have the same numbers with any seed
+    if audio := _readings_digest(parts):  # before a resumed call, the windows of OUT may have been moved
+        extra["audio"] = audio
     if voices is not None:
         parts = _recorded(parts, voices, seed)
         extra["recorded"] = sum(part.recording is not None for part in parts)
@@ -166,7 +171,7 @@ def _mouths(out: Path, speakers: Mapping[str, str | None], clips: int) -> tuple[
     run = fingerprint.started(out, "crop")
     for split in manifest.SPLITS:
         names = fingerprint.shard_names(out, run, split)
-        crops = chain.from_iterable(shards.read(shards.tar_path(out, "crop", name)) for name in names)
+        crops = chain.from_iterable(shards.read(shards.ColumnShard.finished(out, "crop", name).path) for name in names)
         for key, members in islice(crops, clips):
             if (member := members.get("landmarks.npy")) is None:
                 raise AvprepError(f"{out}: its crops have no landmarks: crop with --detector dlib or face-alignment")
@@ -210,6 +215,15 @@ def _readings(out: Path, source: Manifest) -> dict[str, MfccSettings]:
         clips = chain.from_iterable(shards.ColumnShard.finished(out, "mfcc", name).clips for name in names)
         records = {clip["key"]: clip for clip in clips}
     return {clip.key: plain.delayed(records.get(clip.key, {})) for clip in source.clips}
+
+
+def _readings_digest(parts: list[_Part]) -> str:
+    """Return a digest of the delay, track and channel of each clip's audio; "" if all audio is read as it is."""
+    plain = MfccSettings()
+    read = [(float(one.heard.audio_shift_ms), one.heard.audio_track, one.heard.audio_channel) for one in parts]
+    if set(read) == {(plain.audio_shift_ms, plain.audio_track, plain.audio_channel)}:
+        return ""
+    return hashlib.sha256(json.dumps(read).encode()).hexdigest()[:16]
 
 
 def _recorded(parts: list[_Part], voices: Path, seed: int) -> list[_Part]:
@@ -263,7 +277,7 @@ def _begin(root: Path, plan: bytes) -> None:
     try:
         if (root / PLAN).exists():
             if (root / PLAN).read_bytes() != plan:
-                raise AvprepError(f"{root / PLAN} is of other clips or settings: use an empty folder")
+                raise AvprepError(f"{root / PLAN} is of other clips, audio or settings: use an empty folder")
             return
         if root.exists() and any(root.iterdir()):
             raise AvprepError(f"{root} holds other files: use an empty folder")

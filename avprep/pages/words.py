@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 SHOWN = 160
 """Maximum characters shown of a key or a setting."""
 
@@ -11,6 +13,11 @@ def words(value: object, limit: int = SHOWN) -> str:
     plain = str(value)
     plain = plain if len(plain) <= limit else f"{plain[: limit - 1]}…"
     return plain if plain.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in plain)
+
+
+def escaped(text: str, missing: Collection[str]) -> str:
+    """Return a text in which the characters that a font lacks are escapes, such as `\\u4f60`."""
+    return "".join(ascii(one)[1:-1] if one in missing else one for one in text)
 
 
 def count(n: int, noun: str) -> str:

@@ -26,9 +26,16 @@ class ColumnShard:
         return None if sidecar is None else cls(tar_path(out, column, shard), sidecar)
 
     @classmethod
-    @lru_cache(8)
     def finished(cls, out: Path, column: str, shard: str) -> ColumnShard:
-        """Read a shard, cached; RunError if it is not finished, ShardError as in `read`."""
+        """Read a shard, cached while its sidecar stays the same; RunError if it is not finished, errors of `read`."""
+        path = sidecar_path(out, column, shard)
+        found = path.stat() if path.exists() else None
+        return cls._cached(out, column, shard, found and (found.st_ino, found.st_mtime_ns, found.st_size))
+
+    @classmethod
+    @lru_cache(8)
+    def _cached(cls, out: Path, column: str, shard: str, stamp: tuple[int, int, int] | None) -> ColumnShard:
+        """Read a shard; stamp: changes with its sidecar."""
         found = cls.read(out, column, shard)
         if found is None:
             path = sidecar_path(out, column, shard)

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 @click.argument("folder", type=options.OUT)
 @click.option("--model", type=kinds.ModelName(), default="davs", help="A model that has an ablation.")
 @click.option("--row", "rows", type=kinds.OneLine(200), multiple=True, help="Only this row. Repeatable.  [all]")
-@click.option("--seeds", type=click.IntRange(1, 100), default=2, help="Number of runs per row, with the seeds 0, 1, …")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1, 100),
+    default=2,
+    help="Number of runs per row, with the seeds 0, 1, … or from that of --set seed on.",
+)
 @options.preset("Settings that all rows start from, as in `avprep train`.")
 @click.option("--config", "config_file", type=options.FILE, help="A TOML file of settings; it overrides the preset.")
 @options.setting("A setting of all rows; it overrides all others except those of a row. Repeatable.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from avprep import files
-from avprep.errors import plural
+from avprep.errors import RunError, plural
 from avprep_cli import kinds, options, say, summary
 from avprep_cli.talk import progress, read_driver
 
@@ -241,6 +241,8 @@ def _study_films(
         for path, audio, video in given:
             driver = read_driver(audio, video, detector, talker, max_seconds)
             own[path, driver.kind] = audio, video  # one video if audio drives in either case
+    for paths in (faces, audios, videos):
+        _refuse_copies(paths)
     made: list[StudyVideo] = []
     for run, own in wanted.items():
         talker = PhotoTalker.load(run, device=device)
@@ -251,6 +253,14 @@ def _study_films(
                 talker.film(one, driver, film, counted=progress(film))
                 made.append(StudyVideo(_method(runs[run], kind), film, picture, _label(face, path)))
     return made
+
+
+def _refuse_copies(paths: tuple[Path, ...]) -> None:
+    """Raise RunError if two files have the same name and content: their videos would be the same."""
+    seen: dict[tuple[str, str], Path] = {}
+    for path in paths:
+        if path.is_file() and (other := seen.setdefault((path.stem, files.sha256(path)), path)) != path:
+            raise RunError(f"{path}: is the same file as {other}: give one of them")
 
 
 COMMANDS = (evaluate, study, study_results)

@@ -43,7 +43,7 @@ from davs_model.evaluation import (
 )
 from davs_model.evaluation.embeddings import EmbeddingsFile
 from davs_model.evaluation.frame_quality import FrameQuality, Landmarks
-from davs_model.evaluation.judges import require
+from davs_model.evaluation.judges import digests, require
 from davs_model.evaluation.lips import LipMeasure
 from davs_model.evaluation.metrics import talking
 from davs_model.evaluation.metrics.leakage import cross_leakage, leakage
@@ -151,6 +151,7 @@ def evaluate(
     begin = time.monotonic()
     subject = _Subject.load(run, out, settings)
     require(settings.sync, settings.identity, subject.whole.mfcc_preset)
+    judges = digests(settings.sync, settings.identity)
     for other in baselines:
         _Subject.load(other, out, settings)  # to report a problem now, and not after hours
     saved, clips, missing = subject.saved, subject.clips, subject.missing
@@ -160,6 +161,7 @@ def evaluate(
     metrics: dict[str, Any] = {
         **_about(subject, out, found, settings),
         "settings": asdict(settings),
+        "judges": judges,
         **_tables(found, places, missing),
         **quality.tables(landmarks, missing),
         **_talking(subject, settings, say, LipMeasure.by(landmarks, settings.mouth_clips)),
@@ -198,6 +200,7 @@ def _about(subject: _Subject, out: Path, found: EmbeddingsFile, settings: Evalua
         "model": saved.name,
         "checkpoint": saved.digest(),
         "steps": saved.settings.get("steps", {}),
+        "training": saved.settings.get("training", {}),
         "dimensions": saved.dimensions,
         "data": {
             "dataset": clips.dataset,
@@ -248,10 +251,15 @@ def clips_of(
         raise RunError(f"{out}: its windows are of the preset {clips.mfcc_preset}, the model's are of {preset}")
     shape = Shape(chosen(models.find(saved.name).reads(saved.dimensions), reads), int(saved.dimensions["image_size"]))
     clips = usable(clips, shape)
+    require_clips(clips, split)
+    return clips, shape
+
+
+def require_clips(clips: Clips, split: str) -> None:
+    """Check that there are clips of a split; RunError, with the reasons, if not."""
     if not len(clips):
         reasons = ", ".join(f"{count} {reason}" for reason, count in clips.skipped.items())
-        raise RunError(f"{out}: no clip of the {split} split can be used ({reasons or 'there is none'})")
-    return clips, shape
+        raise RunError(f"{clips.out}: no clip of the {split} split can be used ({reasons or 'there is none'})")
 
 
 def _words_problem(saved: Checkpoint, clips: Clips) -> str | None:

@@ -228,7 +228,7 @@ class _Run:
                 f"{self.run}: is at step {begun} of its {at.stage} stage: finish that, or give another RUN and "
                 f"--init-from {self.run}"
             )
-        corpus = self._chosen(first) if stage.chooses else self.corpus
+        corpus = self._chosen(stage, first) if stage.chooses else self.corpus
         given = (stage, self.model, corpus, self.settings, self.world, self.device, self.store)
         trainer = StageTrainer.of(*given)
         if left_out := trainer.left_out:
@@ -256,17 +256,25 @@ class _Run:
         )
         return trainer
 
-    def _chosen(self, first: int) -> Corpus:
-        """Return the corpus without the clips that the model leaves out before the first step of the stage."""
+    def _chosen(self, stage: Stage, first: int) -> Corpus:
+        """Return the corpus without the clips that the model leaves out before the first step of the stage.
+
+        RunError if fewer than a batch remain.
+        """
         clips = self.corpus.train
         if first == 0:
             if self.world.first:
                 left_out.measure(self.run, self.model, clips, self.device, self.settings)
             self.world.wait(self.device)
         kept = left_out.kept(self.run, clips)
-        self.say(
-            f"{len(clips) - len(kept)} of {plural(len(clips), 'clip')} {left_out.REASON}: {self.run / left_out.NAME}"
-        )
+        how_many = f"{len(clips) - len(kept)} of {plural(len(clips), 'clip')} {left_out.REASON}"
+        if len(kept) < self.settings.data.batch_size:
+            raise RunError(
+                f"{self.run}: {how_many} ({left_out.NAME} lists them), so the {stage.name} stage has fewer than a "
+                "batch: train the stage before for more steps in another RUN, or do without this one by "
+                f"--set steps.{stage.name}=0"
+            )
+        self.say(f"{how_many}: {self.run / left_out.NAME}")
         return replace(self.corpus, train=kept)
 
     def _save(self, stage: Stage, step: int, phases: Optimizers) -> None:

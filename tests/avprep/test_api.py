@@ -202,6 +202,7 @@ def test_options_that_there_are_not(lrw: Path, tmp_path: Path, call: str) -> Non
         ({"overrides": "steps.full=many"}, '--set: steps.full = "many" must be a whole number from 0 to 1000000000'),
         ({"overrides": [8]}, "overrides must be texts such as 'data.batch_size=8', not 8"),
         ({"overrides": None}, "overrides must be texts such as 'data.batch_size=8', not None"),
+        ({"say": None}, "say must be a function, not None"),
         ({"shares": 0.5}, "shares must be a list of numbers, not 0.5"),
         ({"out": None}, "out must be a path, not None"),
         ({"out": [3]}, "out must be a path, not 3"),

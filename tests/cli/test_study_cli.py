@@ -6,6 +6,7 @@ import base64
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -100,6 +101,20 @@ def test_every_run_and_driver_is_read_before_a_video_is_made(
         result = call("study", *arguments, *shared)
         assert result.exit_code == 1
         assert words in result.stderr
+
+
+def test_a_copy_of_a_file_is_refused_before_a_video_is_made(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A face or audio file that is given twice, from two folders, is named before any video is made."""
+    monkeypatch.setattr(PhotoTalker, "film", lambda *_, **__: pytest.fail("a video was made"))
+    given = {"--face": folder / "photo.jpg", "--audio": folder / "one.wav"}
+    for option, path in given.items():
+        copy = shutil.copy(path, tmp_path)
+        words = [word for pair in given.items() for word in pair]
+        result = call("study", folder / "ours", *words, option, copy, "-o", tmp_path / "s.html", "--detector", "opencv")
+        assert result.exit_code == 1
+        assert f"{copy}: is the same file as {path}: give one of them" in result.stderr
 
 
 def test_a_photo_without_a_face_names_options_of_the_study(folder: Path, tmp_path: Path) -> None:

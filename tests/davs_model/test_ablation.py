@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from tiny_shards import make_shards
 from torch import Tensor
 
 from avprep import files
-from avprep.errors import SettingsError
+from avprep.errors import RunError, SettingsError
 from davs_model import ablation, models
 from davs_model.data.clips import read_clips
 from davs_model.evaluation import dependence, evaluate, page
@@ -99,13 +100,21 @@ def test_one_command_trains_evaluates_and_tells(out: Path, tmp_path: Path, monke
 @pytest.fixture
 def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Replace training and evaluation by stand-ins; return the list of the landmarks of each evaluation."""
-    monkeypatch.setattr(ablation.loop, "train", lambda *_, **__: None)
+    trained_with: dict[str, Any] = {}  # by run
+
+    def train(_: Path, run: Path, settings: Any, **__: Any) -> None:
+        trained_with.setdefault(run.name, settings.to_json())
+
+    monkeypatch.setattr(ablation.loop, "train", train)
+    monkeypatch.setattr(ablation, "require", lambda *_: None)
+    monkeypatch.setattr(ablation, "digests", lambda sync, _: {"sync": Path(sync).read_text()} if sync else {})
     monkeypatch.setattr(ablation.checkpoint, "load", lambda _: SimpleNamespace(digest=lambda: "digest"))
     by: list[str] = []
 
     def stand_in(run: Path, out: Path, results: Path, how: Any, *, landmarks: Any, say: Any) -> dict[str, Any]:
         mouth = {} if isinstance(landmarks, str) else {"mouth": {"landmarks": landmarks[1]}}
         found = {"checkpoint": "digest", "settings": asdict(how), "reconstruction": {"audio": {"psnr": 20.0}}, **mouth}
+        found |= {"judges": ablation.digests(how.sync, how.identity), "training": trained_with[run.name]}
         files.write_whole(results / evaluate.METRICS, json.dumps(found).encode())
         by.append(landmarks if isinstance(landmarks, str) else landmarks[1])
         return found
@@ -114,11 +123,11 @@ def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return by
 
 
-def quietly(out: Path, folder: Path, **more: Any) -> list[ablation.Trained]:
-    """Run rows of AMIE's ablation, saying nothing."""
+def quietly(out: Path, folder: Path, *common: str, **more: Any) -> list[ablation.Trained]:
+    """Run rows of AMIE's ablation with common settings, saying nothing."""
 
     def resolve(overrides: Any) -> Any:
-        return Settings.resolve("small", None, [*overrides])
+        return Settings.resolve("small", None, [*common, *overrides])
 
     return ablation.ablate(out, folder, resolve, **{"how": evaluate.EvaluationSettings(), **more}, say=lambda _: None)
 
@@ -144,6 +153,92 @@ def test_the_table_keeps_the_rows_of_other_calls(out: Path, tmp_path: Path, eval
     text = (tmp_path / ablation.PAGE).read_text(encoding="utf-8")
     assert "Not all runs were evaluated alike: they differ in limit." in text
     assert "| (a) MINE | " in text
+
+
+def test_a_judge_that_was_trained_on_measures_anew(out: Path, tmp_path: Path, evaluated: list[str]) -> None:
+    """A row is measured anew if the sync model at the same path has changed; rows of the old one are named."""
+    judge = tmp_path / "judge"
+    how = evaluate.EvaluationSettings(sync=str(judge))
+    judge.write_text("old")
+    quietly(out, tmp_path, rows=("(a) MINE", *ROWS), seeds=1, how=how)
+    quietly(out, tmp_path, rows=ROWS, seeds=1, how=how)
+    quietly(out, tmp_path, rows=ROWS, seeds=1, how=replace(how, sync=f"{tmp_path}/../{tmp_path.name}/judge"))
+    assert len(evaluated) == 2
+    judge.write_text("new")
+    quietly(out, tmp_path, rows=ROWS, seeds=1, how=how)
+    assert len(evaluated) == 3
+    page_of = tmp_path / ablation.PAGE
+    assert "Not all runs were evaluated alike: they differ in sync model." in page_of.read_text(encoding="utf-8")
+    quietly(out, tmp_path, rows=("(a) MINE",), seeds=1, how=how)
+    assert "alike" not in page_of.read_text(encoding="utf-8")
+
+
+def test_results_without_the_digests_of_their_judges(out: Path, tmp_path: Path, evaluated: list[str]) -> None:
+    """A row that an earlier version measured by a sync model is measured anew; without such a model it is kept."""
+    (tmp_path / "judge").write_text("any")
+    for sync, times in (("", 1), (str(tmp_path / "judge"), 3)):
+        quietly(out, tmp_path, rows=ROWS, seeds=1, how=evaluate.EvaluationSettings(sync=sync))
+        path = tmp_path / "baseline-0" / ablation.RESULTS / evaluate.METRICS
+        found = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps({name: found[name] for name in ("checkpoint", "settings")}), encoding="utf-8")
+        quietly(out, tmp_path, rows=ROWS, seeds=1, how=evaluate.EvaluationSettings(sync=sync))
+        assert len(evaluated) == times
+
+
+def test_rows_trained_with_other_settings_are_named(out: Path, tmp_path: Path, evaluated: list[str]) -> None:
+    """Rows of several calls with other numbers of steps are named; settings of the rows and the log's are not."""
+    quietly(out, tmp_path, "steps.talk=100", rows=ROWS, seeds=2)
+    quietly(out, tmp_path, "steps.talk=100", "loop.log_every=7", rows=("(a) MINE",), seeds=1)
+    page_of = tmp_path / ablation.PAGE
+    assert "comparable, because" not in page_of.read_text(encoding="utf-8")
+    quietly(out, tmp_path, "steps.talk=200", rows=("(b) DA",), seeds=1)
+    text = page_of.read_text(encoding="utf-8")
+    assert "different settings: steps.talk = 100 (baseline, (a) MINE), 200 ((b) " in text
+    assert len(evaluated) == 4
+
+
+def test_what_would_fail_after_the_training_is_refused_before(out: Path, tmp_path: Path) -> None:
+    """An OUT without clips to evaluate, and a stage without steps, are refused before anything is trained."""
+    bare = tmp_path / "bare"
+    shutil.copytree(out, bare)
+    for path in bare.glob("*/test-*"):
+        path.unlink()
+    with pytest.raises(RunError, match=r"bare: no clip of the test split can be used \(\d+ in no finished shard\)$"):
+        quietly(bare, tmp_path / "runs", *TINY)
+    with pytest.raises(SettingsError, match=r"^steps\.talk = 0, but this is the stage in which the rows differ"):
+        quietly(out, tmp_path / "runs", *TINY, "steps.talk=0")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_seeds_begin_with_that_of_the_settings(out: Path, tmp_path: Path, evaluated: list[str]) -> None:
+    """The runs of a row have the seeds from that of the settings on, and join those of other seeds in the table."""
+    assert [one.seed for one in quietly(out, tmp_path, rows=ROWS, seeds=1)] == [0]
+    assert [one.seed for one in quietly(out, tmp_path, "seed=5", rows=ROWS, seeds=2)] == [5, 6]
+    assert {folder.name for folder in tmp_path.iterdir() if folder.is_dir()} == {f"baseline-{n}" for n in (0, 5, 6)}
+    assert len(evaluated) == 3
+    assert "| baseline | weights.mi=0, attention.on=none | 3 | " in (tmp_path / ablation.PAGE).read_text("utf-8")
+
+
+def test_damaged_results_are_one_line(out: Path, tmp_path: Path, evaluated: list[str]) -> None:
+    """Results that are no JSON, of a row of the call or another one, are named with the remedy."""
+    quietly(out, tmp_path, rows=("(a) MINE", *ROWS), seeds=1)
+    path = tmp_path / "baseline-0" / ablation.RESULTS / evaluate.METRICS
+    path.write_text('{"a', encoding="utf-8")
+    for row in ("(a) MINE", *ROWS):
+        with pytest.raises(RunError, match=r"baseline-0/results/metrics\.json: cannot be read .*: delete it and run"):
+            quietly(out, tmp_path, rows=(row,), seeds=1)
+    path.unlink()
+    quietly(out, tmp_path, rows=ROWS, seeds=1)
+    assert len(evaluated) == 3
+
+
+def test_rows_measured_on_other_clips_are_named(out: Path, tmp_path: Path) -> None:
+    """If more clips of the split were finished between two evaluations, the page says that the clips differ."""
+    plan = ablation_of(Settings.resolve())
+    runs = [ablation.Trained("baseline", n, f"run{n}", {"PSNR": 28.0}, {"clips": n + 3}) for n in range(2)]
+    ablation.write(tmp_path, plan, "amie", runs)
+    text = (tmp_path / ablation.PAGE).read_text(encoding="utf-8")
+    assert "Not all runs were evaluated alike: they differ in clips." in text
 
 
 def test_a_run_that_cannot_judge_is_told_before_a_row_is_trained(out: Path, tmp_path: Path) -> None:

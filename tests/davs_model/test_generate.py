@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from small_models import SIZES, made_model
 
-from avprep.errors import CheckpointError, RunError
+from avprep.errors import CheckpointError, RunError, SettingsError
 from avprep.schema import FPS
 from avprep.talking.driver import Driver
 from avprep.talking.person import Person
@@ -431,17 +431,39 @@ def test_arrays_of_other_shapes_are_refused(talker: Talker, face: NDArray[np.uin
 
 
 def test_a_film_refuses_values_that_no_option_has(tmp_path: Path) -> None:
-    """Library calls give the one-line errors of the command line."""
+    """Library calls give one-line errors, before anything is read, for wrong values and for wrong types."""
     talker = PhotoTalker(made_model())
-    with pytest.raises(ValueError, match="drive_by must be one of audio, video, not 'vid'"):
-        talker.film(tmp_path / "a.jpg", tmp_path / "a.mp4", tmp_path / "film.mp4", drive_by="vid")  # type: ignore[arg-type]
     shown, speech = Photo(soft(1), np.eye(2, 3), soft(1)), Driver("audio", 2, lambda: iter([windows(2, 2)]))
-    with pytest.raises(ValueError, match=r"output must end in \.mp4, not 'film\.avi'"):
-        talker.film(shown, speech, "film.avi")
-    with pytest.raises(ValueError, match="adapt_steps must be at least 0, not -1"):
-        talker.film(shown, speech, tmp_path / "film.mp4", adapt_steps=-1)
-    for scale in (float("nan"), float("inf"), 0.0):
-        with pytest.raises(ValueError, match=f"speech_scale must be a number above 0, not {scale:g}"):
-            talker.film(shown, speech, tmp_path / "film.mp4", speech_scale=scale)
-    with pytest.raises(ValueError, match="photos must hold one at least"):
-        talker.film([], speech, tmp_path / "film.mp4")
+    good = {"photos": shown, "speech": speech, "output": tmp_path / "film.mp4"}
+    path, flag = "must be a path, not", "must be True or False, not"
+    for name, value, problem in (
+        ("drive_by", "vid", "must be one of audio, video, not 'vid'"),
+        ("output", "film.avi", "must end in .mp4, not 'film.avi'"),
+        ("output", None, f"{path} None"),
+        ("photos", [], "must hold one at least"),
+        ("photos", 5, f"{path} 5"),
+        ("photos", b"a.jpg", f"{path} b'a.jpg'"),
+        ("photos", [shown, None], f"{path} None"),
+        ("speech", None, f"{path} None"),
+        ("speech", windows(2, 2), f"{path} array("),
+        ("speech", Person(soft(1, 2), None), f"{path} Person("),
+        ("beside", 5, f"{path} 5"),
+        ("person", shown.crop, f"{path} array("),
+        ("expression", 5, f"{path} 5"),
+        ("aligned", "no", f"{flag} 'no'"),
+        ("grid", 0, f"{flag} 0"),
+        ("paste_back", "no", f"{flag} 'no'"),
+        ("max_seconds", "1", "must be a number above 0, not '1'"),
+        ("adapt_steps", -1, "must be a whole number of at least 0, not -1"),
+        ("adapt_steps", "x", "must be a whole number of at least 0, not 'x'"),
+        *(("speech_scale", one, f"must be a number above 0, not {one!r}") for one in (np.nan, np.inf, 0.0, "2", None)),
+        ("seed", "x", f"must be a whole number from 0 to {2**63 - 1}, not 'x'"),
+        ("weights_plot", 5, f"{path} 5"),
+        ("counted", 5, "must be a function, not 5"),
+        ("steps", 5, "is not an option: a video takes speech_scale, "),
+    ):
+        with pytest.raises(SettingsError) as caught:
+            talker.film(**(good | {name: value}))  # type: ignore[arg-type]
+        assert str(caught.value).startswith(f"{name} {problem}")
+        assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())

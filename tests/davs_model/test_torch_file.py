@@ -439,6 +439,29 @@ for path in bad:
         for path in (lists, list64):
             assert "torch did not write" in refusal(released.read, path)
 
+    @pytest.mark.parametrize(
+        ("place", "extra", "read"),
+        [(0, b"", True), (2**32, b"", True), (2**31, b"", False), (2**32, b"uu\0\0", False), (0, b"uu\0\0", False)],
+    )
+    def test_a_file_beyond_4_gib(
+        self, tmp_path: Path, domain: dict[str, Tensor], place: int, extra: bytes, read: bool
+    ) -> None:
+        """Positions of 64 bits are read where torch writes them, which is from 4 GiB on, without other extra fields."""
+        torch.save({DOMAIN: domain}, tmp_path / "small")
+        with (tmp_path / "large").open("w+b") as sparse, zipfile.ZipFile(tmp_path / "small") as small:
+            sparse.write(b"PK\3\4" if place else b"")
+            sparse.seek(place)
+            with zipfile.ZipFile(sparse, "w") as large:
+                for name in small.namelist():
+                    entry = zipfile.ZipInfo(name)
+                    entry.extra = extra
+                    with large.open(entry, "w", force_zip64=place > 0) as file:
+                        file.write(small.read(name))
+        if read:
+            assert torch_file.read(tmp_path / "large")[DOMAIN].keys() == domain.keys()
+        else:
+            assert "torch did not write" in refusal(torch_file.read, tmp_path / "large")
+
     def test_attributes_cannot_stand_in_for_methods(self, tmp_path: Path) -> None:
         """A dictionary whose pickle gives it attributes named like its methods is read all the same."""
         attributes = opcodes(dict.fromkeys(("get", "items", "keys", "values", "_metadata"), "a"))

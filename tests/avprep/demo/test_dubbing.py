@@ -124,6 +124,50 @@ def test_people_of_another_seed_are_not_mixed_in(marked: Path, tmp_path: Path) -
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
 
 
+def test_audio_with_other_delays_is_not_mixed_in(marked: Path, tmp_path: Path) -> None:
+    """If the windows of OUT are moved before a call is resumed, it is refused, for the finished videos were not."""
+    out, root = tmp_path / "out", tmp_path / "new"
+    shutil.copytree(marked, out)
+    dubbing.dub(out, root, speakers=2, clips=1)
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    shutil.rmtree(out / "mfcc", ignore_errors=True)
+    avprep.mfcc(manifest.read(out / "manifest.jsonl"), out, jobs=1, audio_shift_ms=200)
+    call_again = ("dub", out, root, "--speakers", "2", "--clips", "1")
+    assert_one_line(call(*call_again), 1, "manifest.jsonl", "audio", "empty folder")
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    shutil.rmtree(out / "mfcc")
+    dubbing.dub(out, root, speakers=2, clips=1)  # the same audio again
+
+
+def test_clips_moved_one_by_one_in_the_same_process(marked: Path, tmp_path: Path) -> None:
+    """If the delay of a single clip changes between two calls, the second one reads the new delay, and is refused."""
+    out, root = tmp_path / "out", tmp_path / "new"
+    shutil.copytree(marked, out)
+    avprep.mfcc(manifest.read(out / "manifest.jsonl"), out, jobs=1)
+    run = out / "mfcc" / "run.json"
+    made = json.loads(run.read_text())
+    run.write_text(json.dumps(made | {"settings": made["settings"] | {"audio_offset": "sync", "sync": "a"}}))
+    dubbing.dub(out, root, speakers=2, clips=1)
+    sidecar = out / "mfcc" / "train-000000.json"
+    told = json.loads(sidecar.read_text())
+    told["clips"][0]["audio_offset_ms"] = 80.0
+    sidecar.write_text(json.dumps(told))
+    with pytest.raises(
+        AvprepError, match=r"manifest\.jsonl is of other clips, audio or settings: use an empty folder$"
+    ):
+        dubbing.dub(out, root, speakers=2, clips=1)
+
+
+def test_crops_that_are_not_finished_are_told(marked: Path, tmp_path: Path) -> None:
+    """For an OUT with an unfinished shard of crops, the error names the commands that finish and show it."""
+    out = tmp_path / "out"
+    shutil.copytree(marked, out)
+    (out / "crop" / "val-000000.json").unlink()
+    result = call("dub", out, tmp_path / "new")
+    assert_one_line(result, 1, "val-000000.json: is not there: run `avprep crop` first", f"avprep status {out}")
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_plan_that_does_not_fit_on_the_disk_leaves_nothing(
     marked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from jinja2 import DictLoader, Environment
 
 from avprep import pages
 from avprep.pages.captions import LINE, caption
+from avprep.pages.drawing import drawing
 from avprep.pages.histogram import histogram
 from avprep.pages.pictures import Pictures
 from avprep.pages.words import count, number, words
@@ -123,3 +124,14 @@ def test_a_caption_is_cut_to_its_strip() -> None:
     assert caption("", 50).min() == 255
     assert not np.array_equal(caption("a", 50), caption("b", 50))
     assert caption("日本\u202e\n", 50, 64).shape == (64, 50, 3)
+
+
+def test_letters_that_a_font_lacks_are_escapes() -> None:
+    """Chinese letters, which the fonts lack, are escapes in captions and figures, cut to fit, not all the same box."""
+    np.testing.assert_array_equal(caption("a/你/1", 300), caption(r"a/\u4f60/1", 300))
+    pixels = []
+    for title in ("a/你/1: 2×3\n" + 50 * "你", "a/\\u4f60/1: 2×3\n" + 12 * "\\u4f60" + "\\u4f6…"):
+        with drawing(12, 1, 100) as drawn:
+            drawn.figure.suptitle(title)
+        pixels.append(drawn.pixels)
+    np.testing.assert_array_equal(*pixels)

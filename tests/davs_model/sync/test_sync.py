@@ -116,11 +116,15 @@ def test_the_second_pass_leaves_out_what_is_out_of_sync(run: Path) -> None:
         assert confidence > 0
 
 
-def test_a_stage_that_can_use_no_clip_says_so(out: Path, tmp_path: Path) -> None:
-    """If the first pass finds no clip in sync, the error does not suggest a smaller batch, which would not help."""
-    settings = Settings.resolve("small", None, (*QUICK, "steps.contrast=1", "steps.refine=1", "refine.offset=0"))
-    with pytest.raises(RunError, match=r"no clip can be used in the refine stage$"):
+def test_a_second_pass_without_clips_says_why_and_what_to_do(out: Path, tmp_path: Path) -> None:
+    """If the first pass finds no clip in sync, the error names their list; without its second pass the run is done."""
+    quick = (*QUICK, "steps.contrast=1", "refine.offset=0")
+    settings, without = (Settings.resolve("small", None, (*quick, f"steps.refine={steps}")) for steps in (1, 0))
+    message = r"24 of 24 clips left out .*left_out\.json.* more steps in another RUN, .* by --set steps\.refine=0$"
+    with pytest.raises(RunError, match=message):
         loop.train(out, tmp_path, settings, stages=("contrast", "refine"), say=lambda _: None)
+    assert len(json.loads((tmp_path / left_out.NAME).read_text())["clips"]) == 24
+    loop.train(out, tmp_path, without, stages=("contrast", "refine"), say=lambda _: None)
 
 
 def test_a_clip_is_not_left_out_for_one_of_another_out(
