@@ -221,6 +221,8 @@ def reading(path: Path, what: str) -> Iterator[None]:
         raise CheckpointError(f"{path}: {error}") from error
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: not there") from error
+    except IsADirectoryError as error:
+        raise CheckpointError(f"{path}: a folder, not a {what}: give the file itself") from error
     except PermissionError as error:
         raise CheckpointError(f"{path}: may not be read: change its permissions") from error
     except Exception as error:  # torch and safetensors raise almost any error on a damaged file

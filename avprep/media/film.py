@@ -148,7 +148,17 @@ def _heard(sound: Path, track: int, start: float) -> Any:
 
 
 def _local(path: Path) -> str:
-    return f"file:{path}"  # so that no name is interpreted as a protocol
+    """Return a file's name for ffmpeg-python, whose options must be UTF-8: each byte is a character; see `_compiled`.
+
+    `file:` keeps names from being interpreted as protocols.
+    """
+    return f"file:{os.fsencode(path).decode('latin-1')}"
+
+
+def _compiled(command: Any) -> list[bytes]:
+    """Return the command line of ffmpeg, with the bytes of names that need not be UTF-8."""
+    _, *arguments = command.compile()
+    return [os.fsencode(ffmpeg_binary()), *(argument.encode("latin-1") for argument in arguments)]
 
 
 def _command(streams: list[Any], part: Path, options: dict[str, Any]) -> Any:
@@ -179,9 +189,7 @@ def _output(output: Path, sources: list[Path]) -> Iterator[Path]:
 @contextmanager
 def _running(command: Any, *, stdin: int) -> Iterator[tuple[subprocess.Popen[bytes], _Messages]]:
     """Start ffmpeg and read its messages while it runs; it does not outlive the block."""
-    process = subprocess.Popen(
-        command.compile(cmd=ffmpeg_binary()), stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+    process = subprocess.Popen(_compiled(command), stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     messages = _Messages(process)
     try:
         yield process, messages

@@ -211,7 +211,7 @@ def read_clips(
         places=table[:, 2:].reshape(-1, 2, 2),
         label_names=label_names,
         skipped=skipped,
-        mfcc_preset=_mfcc_preset(out),
+        mfcc_preset=str(column_settings(out, "mfcc").get("preset", "")),
         dataset=dataset,
         first=np.zeros_like(lengths),
         whole=lengths.copy(),
@@ -401,9 +401,10 @@ def _sorted(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(names) - {""}))
 
 
-def _mfcc_preset(out: Path) -> str:
+def column_settings(out: Path, column: str) -> dict[str, Any]:
+    """Return the settings that a column of OUT was made with; empty if they are unknown."""
     try:
-        run = shards.read_run(out, "mfcc") or {}
+        run = shards.read_run(out, column) or {}
     except RunError:  # shards are usable without it
-        return ""
-    return str(run.get("settings", {}).get("preset", ""))
+        return {}
+    return dict(run.get("settings", {}))

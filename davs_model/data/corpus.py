@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from davs_model.data.clips import Clips, joined, read_clips
+from avprep import schema
+from davs_model.data.clips import Clips, column_settings, joined, read_clips
 from davs_model.data.faces import FaceFolder
 from davs_model.data.reads import Shape
 from davs_model.settings import RunSettings
@@ -39,6 +40,11 @@ class Corpus:
         if names["emotions"]:
             digest.update(json.dumps(names["emotions"]).encode() + self.train.emotions.tobytes())
         return digest.hexdigest()
+
+    def made_with(self) -> list[dict[str, dict[str, Any]]]:
+        """Return the settings of the columns of each OUT, by column; empty where they are unknown."""
+        outs = dict.fromkeys(self.train.folders)
+        return [{column: column_settings(out, column) for column in schema.COLUMNS} for out in outs]
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers of clips, labels and skipped clips."""

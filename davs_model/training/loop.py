@@ -155,6 +155,7 @@ class _Run:
             **{label: list(names) for label, names in corpus.train.label_names.items()},
             "faces": list(corpus.faces),
             "data": corpus.digest(),
+            "columns": corpus.made_with(),
         }
         if state is not None:
             check_same(run, state, settings, dimensions, about)
@@ -329,7 +330,8 @@ def _load_what_fits(model: TalkingModel, source: Checkpoint) -> list[str]:
     own = model.state_dict()
     fitting = {name: value for name, value in source.weights.items() if name in own and own[name].shape == value.shape}
     if not fitting:
-        raise CheckpointError("--init-from: nothing of that checkpoint fits this model: is it of another model.width?")
+        why = "is it of another model.width?" if source.name == model.name else f"it is of the model {source.name}"
+        raise CheckpointError(f"--init-from: nothing of that checkpoint fits this model: {why}")
     model.load_state_dict(fitting, strict=False)
     others = sorted({name.partition(".")[0] for name in own.keys() - fitting.keys()})
     lines = [f"begun with {len(fitting)} of {len(own)} tensors of that checkpoint"]

@@ -63,7 +63,9 @@ def check_same(
     about: dict[str, Any],
 ) -> None:
     """Check that a run is resumed with the inputs that it began with; RunError with the difference if not."""
-    before = state.checkpoint.settings
+    before, model = state.checkpoint.settings, state.checkpoint.name
+    if model != settings.of_model:
+        raise RunError(f"{run}: holds a run of the model {model}, not of {settings.of_model}: give another RUN")
     theirs = type(settings).from_json(before.get("training", {}), source=str(run / states.NAME))
     free = settings.free() - {f"steps.{name}" for name in settings.paced() & state.done.keys()}
     differences = [line for line in theirs.difference(settings) if line.partition(":")[0] not in free]
@@ -78,6 +80,26 @@ def check_same(
     there, here = before.get("mfcc_preset"), about["mfcc_preset"]
     if there and here and there != here:
         raise RunError(f"{run}: was started with windows of the preset {there}, these are of {here}: give another RUN")
+    if changed := _made_otherwise(before.get("columns", []), about["columns"]):
+        raise RunError(
+            f"{run}: was started before the shards were made again with other settings ({'; '.join(changed)}): give "
+            f"another RUN, and --init-from {run}"
+        )
+
+
+def _made_otherwise(theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> list[str]:
+    """Return a line for each setting of a column that differs; runs of earlier versions do not hold them."""
+    lines = []
+    for there, here in zip(theirs, ours, strict=False):
+        for column in there.keys() & here.keys():
+            old, new = there[column], here[column]
+            names = sorted(old.keys() | new.keys()) if old and new else []
+            lines += [
+                f"{column}.{name}: {json.dumps(old.get(name))} there, {json.dumps(new.get(name))} here"
+                for name in names
+                if old.get(name) != new.get(name)
+            ]
+    return sorted(lines)
 
 
 @contextlib.contextmanager

@@ -29,7 +29,8 @@ from tiny_shards import make_shards
 from torch import Tensor
 
 from avprep.errors import CheckpointError, RunError, SettingsError
-from davs_model import checkpoint
+from davs_model import checkpoint, models
+from davs_model.models import amie
 from davs_model.models.davs import Settings
 from davs_model.models.davs.initialise import has_learned
 from davs_model.models.davs.networks import DAVS
@@ -377,6 +378,31 @@ class TestResuming:
         lines = run(copied, tmp_path / "new", "steps.speech=1", init_from=tmp_path / "run")
         assert any("learned from windows of the preset davs, these are of syncnet" in line for line in lines)
 
+    def test_shards_made_again_with_other_settings_are_refused(self, out: Path, tmp_path: Path) -> None:
+        """A run does not continue after the windows of its clips were moved; equal settings elsewhere do not matter."""
+        copied = Path(shutil.copytree(out, tmp_path / "out"))
+        made_shards.write_runs(copied, settings={"preset": "davs"})
+        run(copied, tmp_path / "run", "steps.speech=1")
+        run(Path(shutil.copytree(copied, tmp_path / "elsewhere")), tmp_path / "run", "steps.speech=1")
+        made_shards.write_runs(copied, settings={"preset": "davs", "audio_offset": "sync"})
+        with pytest.raises(RunError, match=r'other settings \(.*mfcc.audio_offset: null there, "sync" here\)'):
+            run(copied, tmp_path / "run", "steps.speech=1")
+
+    def test_a_run_of_another_model_is_refused(self, out: Path, finished: Path) -> None:
+        """Training another model in a RUN is refused with the names of both models."""
+        with pytest.raises(RunError, match=r"holds a run of the model davs, not of amie: give another RUN"):
+            loop.train(out, finished, amie.Settings.resolve("small", None, ()), stages=("speech",))
+
+    def test_an_out_without_training_clips(self, out: Path, tmp_path: Path) -> None:
+        """If OUT has no clip of the train split, the error names the split, not missing labels."""
+        copied = Path(shutil.copytree(out, tmp_path / "out"))
+        for path in copied.glob("*/train-*"):
+            path.unlink()
+        text = (copied / "manifest.jsonl").read_text()
+        (copied / "manifest.jsonl").write_text(text.replace('"split": "train"', '"split": "test"'))
+        with pytest.raises(RunError, match=r"out: no clip of the train split can be used"):
+            run(copied, tmp_path / "run", "steps.speech=1")
+
     def test_one_process_at_a_time(self, out: Path, tmp_path: Path) -> None:
         """A second process in the same RUN is refused."""
         from davs_model.training.run_folder import locked
@@ -452,6 +478,13 @@ class TestTransfer:
         """A checkpoint of another width is accepted, and a message lists the networks that do not fit."""
         lines = run(out, tmp_path / "second", "model.width=0.1", "steps.speech=1", init_from=finished)
         assert any("visual_speech_encoder" in line for line in lines)
+
+    def test_a_model_of_which_nothing_fits_is_refused(self, out: Path, tmp_path: Path) -> None:
+        """The weights of a model that shares no network are refused with the name of that model."""
+        sync = models.build("sync", {"width": 0.05, "image_size": 32})
+        checkpoint.save(tmp_path / "sync", checkpoint.Checkpoint.of(sync, {}))
+        with pytest.raises(CheckpointError, match=r"nothing of that checkpoint fits.*: it is of the model sync"):
+            run(out, tmp_path / "run", init_from=tmp_path / "sync")
 
     def test_encoders_that_learned_nothing_are_fitted(self, out: Path, tmp_path: Path) -> None:
         """A run started from another's identity encoder alone fits its speech encoders, after a kill as well."""

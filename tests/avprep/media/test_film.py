@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 from collections.abc import Iterator
 from fractions import Fraction
@@ -44,8 +45,16 @@ def test_transcode_changes_what_it_is_told_to(picture: Path, tmp_path: Path) -> 
     assert [made.number_of(image.rgb()) for image in Frames(tmp_path / "film.mpg")] == list(range(50))
 
 
+ODD_BYTES = os.fsdecode(b"caf\xe9 \xff.mp4")
+"""A name that is not UTF-8, as old file systems have them."""
+
+
 @pytest.mark.parametrize(
-    "name", ["with space.mp4", "100%03d.mp4", "http:x.mp4", "concat:a|b.mp4", "-i.mp4", "quo'te.mp4"]
+    "name",
+    [
+        *("with space.mp4", "100%03d.mp4", "http:x.mp4", "concat:a|b.mp4", "-i.mp4", "quo'te.mp4", "猫.mp4"),
+        pytest.param(ODD_BYTES, id="not UTF-8"),
+    ],
 )
 def test_odd_names(name: str, picture: Path, tmp_path: Path) -> None:
     """Names that look like options, patterns or protocols are taken as names, for inputs and outputs."""
@@ -299,6 +308,13 @@ class TestFilm:
             signal.signal(number, before)
         assert [path.name for path in tmp_path.iterdir()] == [output.name]
         assert output.read_bytes() == b"of before"
+
+    def test_names_that_are_not_utf_8(self, tmp_path: Path, sound: Path) -> None:
+        """The audio file and the video may have names that are not UTF-8; the bytes written are the same."""
+        odd = Path(shutil.copy(sound, tmp_path / ODD_BYTES.replace("mp4", "wav")))
+        film.write_film(tmp_path / "plain.mp4", self.frames(3), 3, sound=sound)
+        film.write_film(tmp_path / ODD_BYTES, self.frames(3), 3, sound=odd)
+        assert (tmp_path / ODD_BYTES).read_bytes() == (tmp_path / "plain.mp4").read_bytes()
 
     def test_its_sound_is_not_overwritten(self, tmp_path: Path, picture: Path) -> None:
         """A generated video does not overwrite the video that drives it."""

@@ -271,6 +271,8 @@ def test_other_files_are_refused(weights: dict[str, Tensor], tmp_path: Path) -> 
     with pytest.raises(CheckpointError):
         syncnet.SyncNet.load(tmp_path / "evil.model")
     assert not (tmp_path / "ran").exists()
+    with pytest.raises(CheckpointError, match=r"a folder, not a torch file of weights: give the file itself"):
+        syncnet.SyncNet.load(tmp_path)
 
 
 def test_tensors_that_are_no_weights_are_refused(weights: dict[str, Tensor], tmp_path: Path) -> None:
