@@ -21,7 +21,7 @@ mkdir -p "$work"
 avprep index grid "$grid" --sentences -o "$work/sentences.jsonl"
 avprep crop "$work/sentences.jsonl" "$work/grid" --detector yunet
 avprep mfcc "$work/sentences.jsonl" "$work/grid"
-avprep demo "$work/people" --words "${WORDS:-10}" --speakers "${PEOPLE:-120}" --takes 1 --train-steps 0
+avprep demo "$work/people" --words "${WORDS:-10}" --speakers "${PEOPLE:-120}" --takes 1 --no-smiles --train-steps 0
 
 before=
 stage() { # name, seconds

@@ -165,8 +165,11 @@ _SKIN = ((232, 196, 174), (228, 180, 152), (205, 150, 118), (168, 115, 86), (122
 _HAIR = ((36, 30, 28), (72, 50, 36), (52, 44, 40), (128, 70, 40), (186, 150, 92), (150, 148, 146))  # dark ones first
 
 
-def speaker(seed: int, index: int = 0) -> Speaker:
-    """Generate person number `index` of the population `seed`; consecutive ones differ in skin, hair and pitch."""
+def speaker(seed: int, index: int = 0, *, smiles: bool = True) -> Speaker:
+    """Generate person number `index` of the population `seed`; consecutive ones differ in skin, hair and pitch.
+
+    smiles: False: the same person, who does not smile.
+    """
     rng = np.random.default_rng([seed, index, 1])
     turn = seed % 1000 + index
     deep, tone = turn * 0.618 % 1, turn * 0.7549 % 1  # golden steps: few speakers are well spread, many evenly
@@ -201,7 +204,7 @@ def speaker(seed: int, index: int = 0) -> Speaker:
         inside=float(rng.uniform(0.5, 2)),
         moustache=float(rng.uniform(0.5, 1)) if deep > 0.55 and rng.random() < 0.5 else 0.0,
         blur=float(max(0, rng.uniform(-0.6, 1.4))),
-        smile=float(np.clip(rng.uniform(-0.5, 1.2), 0, 1)),
+        smile=float(np.clip(rng.uniform(-0.5, 1.2), 0, 1)) if smiles else 0.0,
     )
 
 

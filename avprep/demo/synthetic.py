@@ -80,9 +80,11 @@ def write_whole(path: Path, frames: Picture, samples: Sound) -> None:
     _part(path).replace(path)
 
 
-def write_sentence(path: Path, words: Sequence[str], person: int, take_seed: int, *, seed: int) -> None:
+def write_sentence(
+    path: Path, words: Sequence[str], person: int, take_seed: int, *, seed: int, smiles: bool = True
+) -> None:
     """Write an mp4 in which a speaker of the corpus with `seed` says words one after another, 1.16 s each."""
-    takes = [utterance(word, speaker(seed, person), take_seed) for word in words]
+    takes = [utterance(word, speaker(seed, person, smiles=smiles), take_seed) for word in words]
     frames = np.concatenate([frames for frames, _ in takes])
     per_word = len(takes[0][0]) * SAMPLE_RATE // FPS
     write_clip(path, frames, np.concatenate([samples[:per_word] for _, samples in takes]))
@@ -106,6 +108,7 @@ def make_corpus(
     speakers: int = 4,
     takes: int = 2,
     emotions: bool = False,
+    smiles: bool = True,
     seed: int = 0,
     size: int = 256,
     jobs: int = 1,
@@ -113,6 +116,7 @@ def make_corpus(
     """Make `words` × `speakers` × `takes` clips in LRW's layout: ROOT/WORD/{train,val,test}/WORD_00001.mp4 and .txt.
 
     emotions: make that many clips in each of `EMOTIONS`, with alternating high and low intensity; the .txt has both.
+    smiles: most people smile, each to a degree of their own, but not with emotions.
     Speakers of val and test are not in train. `jobs` is the number of processes; the files do not depend on it.
     Processes are spawned, so a script that asks for more than one needs `if __name__ == "__main__":`. Returns the .mp4
     paths. Raises AvprepError if an argument is out of range or `root` holds anything but this corpus, whole or in part.
@@ -123,14 +127,15 @@ def make_corpus(
             raise AvprepError(f"{name} must be {low} to {high}, not {value}")
     if size < 128 or size % 2:
         raise AvprepError(f"size must be an even number of pixels from 128, not {size}")
-    clips = list(_plan(Path(root), words, speakers, takes, seed, size, emotions=emotions))
+    smiles = smiles and not emotions
+    clips = list(_plan(Path(root), words, speakers, takes, seed, size, emotions=emotions, smiles=smiles))
     _check_folder(Path(root), clips)
     try:
         Path(root).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AvprepError(f"cannot make the folder {root}: {error.strerror}") from error
     tasks = [[clip for clip in clips if clip.person == person] for person in range(speakers)]
-    in_processes(partial(_make_clips, seed=seed, size=size), tasks, jobs)
+    in_processes(partial(_make_clips, seed=seed, size=size, smiles=smiles), tasks, jobs)
     return [clip.path for clip in clips]
 
 
@@ -162,7 +167,7 @@ def _one_thread() -> None:
 
 
 def _plan(
-    root: Path, words: int, speakers: int, takes: int, seed: int, size: int, *, emotions: bool
+    root: Path, words: int, speakers: int, takes: int, seed: int, size: int, *, emotions: bool, smiles: bool
 ) -> Iterator[_Clip]:
     performed = list(_takes(takes, emotions=emotions))
     for word in list(WORDS)[:words]:
@@ -171,7 +176,8 @@ def _plan(
             for n, (person, take, feeling) in enumerate(each, start=1):
                 path = root / word / split / f"{word}_{n:05d}.mp4"
                 edges = perform(word, speaker(seed, person), take).edges
-                said = f"{seed} {size} {word} {person} {take}" + (f" {' '.join(feeling)}" if feeling else "")
+                look = f" {' '.join(feeling)}" if feeling else " smiles" if smiles else ""
+                said = f"{seed} {size} {word} {person} {take}{look}"
                 text = (
                     f"Disk reference: {zlib.crc32(said.encode())}\n{CHANNEL}\n"
                     f"Program start: 2000-01-01 00:00:00 +0000\n"
@@ -228,10 +234,11 @@ def _part(path: Path) -> Path:
     return path.with_suffix(".mp4.part")
 
 
-def _make_clips(clips: list[_Clip], seed: int, size: int) -> None:
+def _make_clips(clips: list[_Clip], *, seed: int, size: int, smiles: bool) -> None:
     """Make all clips of one speaker; a clip is written atomically, after its .txt."""
     for clip in clips:
-        frames, samples = utterance(clip.word, speaker(seed, clip.person), clip.take_seed, size, feeling=clip.feeling)
+        who = speaker(seed, clip.person, smiles=smiles)
+        frames, samples = utterance(clip.word, who, clip.take_seed, size, feeling=clip.feeling)
         clip.path.parent.mkdir(parents=True, exist_ok=True)
         clip.path.with_suffix(".txt").write_text(clip.text, encoding="utf-8", newline="\n")
         write_whole(clip.path, frames, samples)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -41,6 +41,15 @@ WORDS_SPOKEN = 5
 @click.option("--speakers", type=click.IntRange(1, 10_000), default=24, help="Speakers in the corpus.")
 @click.option("--takes", type=click.IntRange(1, 10_000), default=1, help="Clips per word and speaker.")
 @click.option("--emotions", is_flag=True, help="Each speaker says each word in five labelled emotions.")
+@click.option(
+    "--no-smiles",
+    "smiles",
+    is_flag=True,
+    flag_value=False,
+    default=True,
+    show_default=False,
+    help="Nobody smiles; without it most speakers do, each to a degree of their own, but not with --emotions.",
+)
 @options.seed("Random seed of the corpus.")
 @click.option(
     "--train-steps",
@@ -50,9 +59,7 @@ WORDS_SPOKEN = 5
 )
 @options.jobs
 @options.verbosity
-def demo(
-    directory: Path, words: int, speakers: int, takes: int, emotions: bool, seed: int, train_steps: int, jobs: int
-) -> None:
+def demo(directory: Path, train_steps: int, jobs: int, **corpus: Any) -> None:
     """Run every step once on a small synthetic corpus.
 
     It needs no data and no network, and takes some minutes on two cores. DIR then holds the corpus, its manifest, the
@@ -60,13 +67,14 @@ def demo(
     videos. The first shows a generated unseen speaker next to the ground truth, the second a real photo saying the same
     words.
     """
+    wanted = _Corpus(**corpus)
     if train_steps:
-        _enough_to_train(words, speakers, takes, emotions=emotions)
+        _enough_to_train(wanted)
         import torch  # noqa: F401 - if it is missing, fail before minutes of work
     import skimage  # noqa: F401 - if it is missing, fail before the corpus folder is made
 
     out, picture = directory / "shards", directory / "contact-sheet.png"
-    plan = _index(directory, words, speakers, takes, seed, jobs, emotions=emotions)
+    plan = _index(directory, wanted, jobs)
     detector = _fill(plan, out, picture, jobs)
     if not train_steps:
         summary.show(f"Look at {picture}; read the shards with webdataset from {out}")
@@ -74,41 +82,56 @@ def demo(
     model = directory / "model"
     _train(out, model, train_steps, batch=min(BATCH, len(plan.split("train"))))
     page = _evaluate(model, out, directory / "results", detector)
-    film = _generate(plan, model, directory, detector, seed)
+    film = _generate(plan, model, directory, detector, wanted)
     portrait = _animate(model, directory, film, detector)
     summary.show(f"Look at {picture}, {page}, {film} and {portrait}; read the shards with webdataset from {out}")
 
 
-def _enough_to_train(words: int, speakers: int, takes: int, *, emotions: bool) -> None:
-    """Raise UsageError for a corpus too small to train on: a split without a person, or a single training clip."""
-    from avprep.demo import expression, speech
+class _Corpus(NamedTuple):
+    """The synthetic corpus: arguments of `synthetic.make_corpus`."""
 
-    splits = speech.people(speakers, 0)
+    words: int
+    speakers: int
+    takes: int
+    emotions: bool
+    smiles: bool
+    seed: int
+
+    def clips_of(self, people: int) -> int:
+        """Return the number of clips of that many people."""
+        from avprep.demo import expression
+
+        return self.words * people * self.takes * (len(expression.EMOTIONS) if self.emotions else 1)
+
+
+def _enough_to_train(corpus: _Corpus) -> None:
+    """Raise UsageError for a corpus too small to train on: a split without a person, or a single training clip."""
+    from avprep.demo import speech
+
+    splits = speech.people(corpus.speakers, 0)
     if not all(splits.values()):
         raise click.UsageError(
-            f"--speakers {speakers}: training, validation and test need a person each: give 3, or --train-steps 0"
+            f"--speakers {corpus.speakers}: training, validation and test need a person each: give 3, or "
+            "--train-steps 0"
         )
-    if words * takes * len(splits["train"]) * (len(expression.EMOTIONS) if emotions else 1) < 2:
+    if corpus.clips_of(len(splits["train"])) < 2:
         raise click.UsageError("one clip is too little to train on: give more --words or --takes, or --train-steps 0")
 
 
-def _index(
-    directory: Path, words: int, speakers: int, takes: int, seed: int, jobs: int, *, emotions: bool
-) -> manifest.Manifest:
+def _index(directory: Path, corpus: _Corpus, jobs: int) -> manifest.Manifest:
     """Make the corpus and its manifest."""
-    from avprep.demo import expression, synthetic
+    from avprep.demo import synthetic
 
-    corpus, path = directory / "corpus", directory / "manifest.jsonl"
-    clips = words * speakers * takes * (len(expression.EMOTIONS) if emotions else 1)
-    say.story(f"1/9 synthesise {clips} clips of talking faces: {corpus}")
-    synthetic.make_corpus(corpus, words=words, speakers=speakers, takes=takes, emotions=emotions, seed=seed, jobs=jobs)
+    folder, path = directory / "corpus", directory / "manifest.jsonl"
+    say.story(f"1/9 synthesise {corpus.clips_of(corpus.speakers)} clips of talking faces: {folder}")
+    synthetic.make_corpus(folder, **corpus._asdict(), jobs=jobs)
     say.story(f"2/9 index: {path}")
-    plan, scan = layouts.index("lrw", corpus, seed=seed)
+    plan, scan = layouts.index("lrw", folder, seed=corpus.seed)
     plan = replace(plan, dataset="synthetic")  # it only has the folders of LRW
     files.write_text(path, manifest.render(plan))
     # With one or two people there may be a missing split.
-    if problems := [problem for problem in scan.problems if speakers >= 3 or problem.kind != "missing_split"]:
-        raise RunError(f"{corpus}: {problems[0].path}: {problems[0].message}")
+    if problems := [problem for problem in scan.problems if corpus.speakers >= 3 or problem.kind != "missing_split"]:
+        raise RunError(f"{folder}: {problems[0].path}: {problems[0].message}")
     return plan
 
 
@@ -160,7 +183,7 @@ def _evaluate(model: Path, out: Path, results: Path, detector: str) -> Path:
     return results / library.PAGE
 
 
-def _generate(plan: manifest.Manifest, model: Path, directory: Path, detector: str, seed: int) -> Path:
+def _generate(plan: manifest.Manifest, model: Path, directory: Path, detector: str, corpus: _Corpus) -> Path:
     """Generate a video of a test speaker's still saying words, next to the ground-truth video; return its path."""
     from avprep.demo import synthetic
     from avprep.media.video import Frames
@@ -173,7 +196,8 @@ def _generate(plan: manifest.Manifest, model: Path, directory: Path, detector: s
     person = test[0].speaker or ""
     said = sorted({clip.word for clip in test if clip.word})[:WORDS_SPOKEN]
     say.story(f"8/9 generate: {still} says what is heard in {spoken}: {film}")
-    synthetic.write_sentence(spoken, said, int(person.removeprefix("s")), UNHEARD, seed=seed)
+    number = int(person.removeprefix("s"))
+    synthetic.write_sentence(spoken, said, number, UNHEARD, seed=corpus.seed, smiles=corpus.smiles)
     write_png(still, next(iter(Frames(plan.root / test[0].video))).rgb())
     talker = PhotoTalker.load(model)
     if talker.doubt:
