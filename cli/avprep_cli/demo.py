@@ -26,7 +26,8 @@ TRAINING = (
     "loop.save_every=500",
     "loop.talking_clips=10",
 )
-"""Settings of the demo's model, over the preset `small`."""
+"""Settings of the demo's model, over the preset `small`; unseen people need more varied colours, and no cached features
+of video, without which clips are shifted and mirrored."""
 BATCH = 8
 """Clips per step, or all training clips if there are fewer."""
 UNHEARD = 10_000
@@ -197,7 +198,8 @@ def _generate(plan: manifest.Manifest, model: Path, directory: Path, detector: s
     said = sorted({clip.word for clip in test if clip.word})[:WORDS_SPOKEN]
     say.story(f"8/9 generate: {still} says what is heard in {spoken}: {film}")
     number = int(person.removeprefix("s"))
-    synthetic.write_sentence(spoken, said, number, UNHEARD, seed=corpus.seed, smiles=corpus.smiles)
+    smiles = corpus.smiles and not corpus.emotions
+    synthetic.write_sentence(spoken, said, number, UNHEARD, seed=corpus.seed, smiles=smiles)
     write_png(still, next(iter(Frames(plan.root / test[0].video))).rgb())
     talker = PhotoTalker.load(model)
     if talker.doubt:
