@@ -401,10 +401,9 @@ def _leakage(
 def _identity_of_train(subject: _Subject, out: Path, settings: EvaluationSettings, say: Say) -> tuple[Tensor, Tensor]:
     """Return identity features `[N, D]` and words `[N]` of clips of the train split, in shuffled order."""
     clips, shape = clips_of(subject.saved, out, "train", [SEQUENCE], subject.clips.label_names["words"])
-    device = torch.device(settings.device)
-    say(f"train: {plural(min(len(clips), settings.svm_clips), 'clip')} for the SVM")
+    clips, device = clips.spoken_words(), torch.device(settings.device)
+    say(f"train: {plural(min(len(clips), settings.svm_clips), 'clip')} for the SVM; with many words it takes minutes")
     features, words = [], []
-    clips = clips.spoken_words()
     for raw in _read(clips, shape, settings, settings.svm_clips):
         if not raw.keys:
             continue

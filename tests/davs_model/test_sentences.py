@@ -27,6 +27,7 @@ from davs_model.data.reads import Reads, Shape
 from davs_model.data.sampling import spoken_part
 from davs_model.data.sources import ClipSource, usable
 from davs_model.data.store import FrameStore
+from davs_model.evaluation import evaluate
 from davs_model.models.davs import Settings
 from davs_model.training import loop
 
@@ -44,13 +45,19 @@ READS = {
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three sentences of one speaker and one of another, with the times of two words each."""
     folder = tmp_path_factory.mktemp("sentences")
-    rows = [Made(f"train/clip{n}", speaker="b" if n == 3 else "a") for n in range(4)]
+    make(folder, [Made(f"train/clip{n}", speaker="b" if n == 3 else "a") for n in range(4)])
+    return folder
+
+
+def make(folder: Path, rows: list[Made]) -> None:
+    """Make sentences with the times of two words each."""
     plan = tuple(Clip(row.key, f"{row.key}.mp4", row.split, speaker=row.speaker, words=WORDS) for row in rows)
     (folder / "manifest.jsonl").write_text(manifest.render(Manifest("tiny", folder, plan)), encoding="utf-8")
     for column, members in (("crop", made_shards.crop_members), ("mfcc", made_shards.mfcc_members)):
-        stretches = [(row, made_shards.stretch(folder, row.key, members(row.key).items())) for row in rows]
-        made_shards.write_shard(folder, column, manifest.shard_name("train", 0), stretches)
-    return folder
+        for split in {row.split for row in rows}:
+            made = [row for row in rows if row.split == split]
+            stretches = [(row, made_shards.stretch(folder, row.key, members(row.key).items())) for row in made]
+            made_shards.write_shard(folder, column, manifest.shard_name(split, 0), stretches)
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +153,18 @@ def test_eq_2_reads_words_of_sentences(out: Path, tmp_path: Path) -> None:
     loop.train(out, tmp_path / "run", settings, stages=("full",), say=said.append)
     assert any("identity_word × 1" in line for line in said)
     assert checkpoint.load(tmp_path / "run").settings["steps"] == {"full": 2}
+
+
+def test_the_words_that_the_svm_learns_from_are_counted(tmp_path: Path) -> None:
+    """Evaluation says how many words of sentences the SVM is trained on, not how many sentences."""
+    make(tmp_path, [Made(f"{split}/clip{n}", split=split) for split in ("train", "test") for n in range(2)])
+    narrow = ("model.width=0.05", "model.audio_width=0.05", "data.batch_size=2", "machine.threads=1", "steps.full=1")
+    settings = Settings.resolve("small", None, (*narrow, "weights.person=0", "loop.talking_clips=0"))
+    loop.train(tmp_path, tmp_path / "run", settings, stages=("full",), say=lambda line: None)
+    said: list[str] = []
+    how = evaluate.EvaluationSettings(batch_size=2, workers=0, talking_clips=0)
+    evaluate.evaluate(tmp_path / "run", tmp_path, tmp_path / "results", how, say=said.append)
+    assert [line for line in said if line.startswith("train: 4 clips for the SVM")]
 
 
 def test_moments_are_mostly_of_speech(clips: Clips) -> None:
