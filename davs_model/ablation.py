@@ -23,7 +23,7 @@ from davs_model.evaluation import page
 from davs_model.evaluation.frame_quality import Landmarks
 from davs_model.evaluation.judges import digests, require
 from davs_model.evaluation.section import PageSection, Row, figure
-from davs_model.settings import Ablation, RunSettings, ablation_of
+from davs_model.settings import Ablation, RunSettings, ablation_of, dotted
 from davs_model.training import loop
 
 RESULTS, TABLE, PAGE, HTML = "results", "ablation.json", "ablation.md", "ablation.html"
@@ -99,7 +99,7 @@ def ablate(
     made = (shards.read_run(out, "mfcc") or {}).get("settings", {})
     require(how.sync, how.identity, str(made.get("preset", "")))  # before a row is trained
     judges = digests(how.sync, how.identity)
-    evaluation.require_clips(read_clips(out, how.split), how.split)
+    read_clips(out, how.split).require(how.split)
     done: list[Trained] = []
     for seed in range(common.seed, common.seed + seeds):
         begin = _first_stages(out, folder, resolve((f"seed={seed}",)), plan, init_from, say)
@@ -130,13 +130,9 @@ def _trained(row: str, seed: int, run: Path) -> Trained:
     metrics = _read(run / RESULTS / evaluation.METRICS)
     judges = {f"{name} model": digest for name, digest in metrics.get("judges", {}).items()}
     clips = {"clips": metrics.get("data", {}).get("clips")}  # other ones, if shards of the split were unfinished
-    how, trained = (
-        {**_without_paths(metrics.get("settings", {})), **judges, **clips},
-        _dotted(metrics.get("training") or {}),
-    )
-    if not trained:  # of an earlier version
-        trained = _dotted({"steps": metrics.get("steps", {})})
-    return Trained(row, seed, str(run), figures(metrics), how, trained)
+    how = {**_without_paths(metrics.get("settings", {})), **judges, **clips}
+    trained = metrics.get("training") or {"steps": metrics.get("steps", {})}  # only steps: of an earlier version
+    return Trained(row, seed, str(run), figures(metrics), how, dotted(trained))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -145,13 +141,6 @@ def _read(path: Path) -> dict[str, Any]:
         return untrusted.read_json(path)
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read ({explained(error)}): delete it and run the same again") from error
-
-
-def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a training run by their dotted names."""
-    sections = {name: table for name, table in settings.items() if isinstance(table, Mapping)}
-    single = {name: value for name, value in settings.items() if name not in sections}
-    return single | {f"{name}.{key}": value for name, table in sections.items() for key, value in table.items()}
 
 
 def _first_stages(
@@ -180,9 +169,8 @@ def _evaluated(
     if path.exists():
         found = _read(path)
         before = (found.get("checkpoint"), _without_paths(found.get("settings", {})), found.get("judges", {}))
-        if before == (checkpoint.load(run).digest(), _without_paths(asdict(how)), judges) and _has_mouths(
-            found, landmarks
-        ):
+        same = before == (checkpoint.load(run).digest(), _without_paths(asdict(how)), judges)
+        if same and _has_mouths(found, landmarks):
             return
     evaluation.evaluate(run, out, results, how, landmarks=landmarks, say=say)
 

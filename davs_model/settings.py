@@ -13,7 +13,7 @@ import difflib
 import functools
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
@@ -180,11 +180,11 @@ class RunSettings(Section):
         overrides: `section.name=value`, the value as in TOML; text needs no quotes, and .5 is accepted for 0.5.
         SettingsError, one line, for a setting or file that does not exist, cannot be read, or is out of range.
         """
-        given = cls._checked(str(file), _flat(_read(file), cls.sections())) if file is not None else {}
+        given = cls._checked(str(file), dotted(_read(file), cls.sections())) if file is not None else {}
         given |= cls._checked("--set", dict(_override(text, cls.defaults()) for text in overrides))
         given |= cls._checked("--preset", {} if preset is None else {"preset": preset})
         chosen = given["preset"][0] if "preset" in given else next(iter(cls.presets))
-        changes = _flat(dict(cls.presets[chosen]), cls.sections())
+        changes = dotted(dict(cls.presets[chosen]), cls.sections())
         return cls._built(cls._checked(f"preset {chosen}", changes) | given)
 
     @classmethod
@@ -192,7 +192,7 @@ class RunSettings(Section):
         """Return the settings of a `to_json`; SettingsError that names `source` if one is unknown, wrong or missing."""
         if not isinstance(value, dict):
             raise _error(source, f"{_toml(value)[:60]} must be a table of settings")
-        given = cls._checked(source, _flat(value, cls.sections()))
+        given = cls._checked(source, dotted(value, cls.sections()))
         for name in cls.defaults():
             if name not in given:
                 raise _error(source, f"{name} is missing")
@@ -215,7 +215,7 @@ class RunSettings(Section):
 
     def difference(self, here: RunSettings) -> list[str]:
         """Return a line for each setting that differs, such as `model.width: 0.25 there, 0.5 here`; `self` is there."""
-        there, other = (_flat(settings.to_json(), self.sections()) for settings in (self, here))
+        there, other = (dotted(settings.to_json(), self.sections()) for settings in (self, here))
         return [
             f"{name}: {_toml(there[name])} there, {_toml(value)} here"
             for name, value in other.items()
@@ -248,7 +248,7 @@ class RunSettings(Section):
     @functools.cache
     def defaults(cls) -> dict[str, Any]:
         """Return every setting by its dotted name."""
-        return _flat(cls().to_json(), cls.sections())
+        return dotted(cls().to_json(), cls.sections())
 
     @classmethod
     @functools.cache
@@ -342,7 +342,7 @@ def _wording(kind: Any) -> str:
     return f"a number from {bounds[Ge]} to {bounds[Le]:.0f}"
 
 
-def _flat(table: Mapping[str, Any], sections: Mapping[str, Any]) -> dict[str, Any]:
+def dotted(table: Mapping[str, Any], sections: Collection[str] = ()) -> dict[str, Any]:
     """Return nested tables as dotted names; a section that is no table, and an empty table that is no section, stay."""
     found: dict[str, Any] = {}
     for name, value in table.items():

@@ -112,8 +112,8 @@ def dub(
     mouths, left_out = _mouths(out, {clip.key: clip.speaker for clip in source.clips}, clips)
     said = [clip for clip in source.clips if clip.key in mouths]
     parts = list(_parts(said, source.root, lips_of(mouths), people(speakers, seed), _readings(out, source)))
-    extra: dict[str, Any] = {"left_out": left_out}
-    extra["people_seed"] = seed  # few people have the same numbers with any seed
+    # Few people have the same numbers with any seed.
+    extra: dict[str, Any] = {"left_out": left_out, "people_seed": seed}
     if audio := _readings_digest(parts):  # before a resumed call, the windows of OUT may have been moved
         extra["audio"] = audio
     if voices is not None:

@@ -127,7 +127,6 @@ def make_corpus(
             raise AvprepError(f"{name} must be {low} to {high}, not {value}")
     if size < 128 or size % 2:
         raise AvprepError(f"size must be an even number of pixels from 128, not {size}")
-    smiles = smiles and not emotions
     clips = list(_plan(Path(root), words, speakers, takes, seed, size, emotions=emotions, smiles=smiles))
     _check_folder(Path(root), clips)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import itertools
 import json
 import os
@@ -257,9 +258,10 @@ def _study_films(
 
 def _refuse_copies(paths: tuple[Path, ...]) -> None:
     """Raise RunError if two files have the same name and content: their videos would be the same."""
-    seen: dict[tuple[str, str], Path] = {}
-    for path in paths:
-        if path.is_file() and (other := seen.setdefault((path.stem, files.sha256(path)), path)) != path:
+    for other, path in itertools.combinations(paths, 2):
+        if other == path or other.stem != path.stem or not (other.is_file() and path.is_file()):
+            continue
+        if filecmp.cmp(other, path, shallow=False):
             raise RunError(f"{path}: is the same file as {other}: give one of them")
 
 

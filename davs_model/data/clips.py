@@ -85,6 +85,12 @@ class Clips:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def require(self, split: str) -> None:
+        """Check that there are clips of a split; RunError, with the reasons, if not."""
+        if not len(self):
+            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.skipped.items()))
+            raise RunError(f"{self.out}: no clip of the {split} split can be used ({reasons or 'there is none'})")
+
     def key(self, row: int) -> str:
         """Return a clip's key."""
         return bytes(self.keys[row]).decode()

@@ -251,15 +251,8 @@ def clips_of(
         raise RunError(f"{out}: its windows are of the preset {clips.mfcc_preset}, the model's are of {preset}")
     shape = Shape(chosen(models.find(saved.name).reads(saved.dimensions), reads), int(saved.dimensions["image_size"]))
     clips = usable(clips, shape)
-    require_clips(clips, split)
+    clips.require(split)
     return clips, shape
-
-
-def require_clips(clips: Clips, split: str) -> None:
-    """Check that there are clips of a split; RunError, with the reasons, if not."""
-    if not len(clips):
-        reasons = ", ".join(f"{count} {reason}" for reason, count in clips.skipped.items())
-        raise RunError(f"{clips.out}: no clip of the {split} split can be used ({reasons or 'there is none'})")
 
 
 def _words_problem(saved: Checkpoint, clips: Clips) -> str | None:

@@ -94,9 +94,7 @@ def clips_of(
 ) -> Clips:
     """Return the clips that a stage can use; RunError if there are no clips, or none has the labels that terms need."""
     clips = corpus.train
-    if not len(clips):
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(clips.skipped.items()))
-        raise RunError(f"{clips.out}: no clip of the train split can be used ({reasons or 'there is none'})")
+    clips.require("train")
     needed = {label: any(term in terms for term in model.labels.get(label, ())) for label in LABELS}
     if needed["words"] and not clips.label_names["words"]:
         switches = " ".join(f"--set weights.{term}=0" for term in model.labels["words"])
