@@ -16,6 +16,7 @@ from small_models import SMALL
 from tiny_shards import make_shards
 
 from davs_model import checkpoint
+from davs_model.models.amie import Settings as AmieSettings
 from davs_model.models.davs import Settings as DavsSettings
 from davs_model.models.davs.stages import STAGES
 
@@ -173,9 +174,10 @@ def test_a_preset_that_the_model_lacks_is_refused(words: tuple[str, ...], out: P
 
 
 def test_the_settings_beside_the_pages_are_real() -> None:
-    """The settings of docs/people.toml fit the preset of its row in docs/results.md, and need no words or names."""
+    """The settings of people.toml and strangers.toml fit the presets of docs/results.md, and need no words or names."""
     settings = DavsSettings.resolve("small", DOCS / "people.toml")
     assert not settings.weights.word + settings.weights.identity_word + settings.weights.person
+    assert not AmieSettings.resolve("small", DOCS / "strangers.toml").steps.speech
 
 
 def test_the_python_lines_work(out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
