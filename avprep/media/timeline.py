@@ -175,9 +175,9 @@ class PictureTimes:
         """
         reading = iter(self.packets)
         if self._start > SEEK_BEYOND and not may_jump(self._container):
-            for n, packet in enumerate(reading):  # zero is the file's first picture, not the span's
+            for packet in reading:  # zero is the file's first picture, not the span's
                 yield packet
-                if n > 4 * MAX_DELAY and self.zero is not None:
+                if len(self._ticks) > MAX_DELAY:  # of the pictures, since those hidden by an edit list may be many
                     break
             if self.zero is not None and not self.packets.ended:
                 seek(self._container, self.stream, self.zero + self._start - LEAD - 1)
@@ -223,17 +223,22 @@ class PictureTimes:
                 self._damaged = True
                 return
             self._first_key = stamp
-            ahead = self._max_seconds if self._duration is None else self._duration
-            if ahead < math.inf:
-                self.high = stamp * self._tick + self._start + seconds(ahead) + TAIL
-                self._limit = in_ticks(self.high, self.stream)
         if self._in_order and 1 < len(self._ticks) <= MAX_DELAY:
             first, second, *_ = self._ticks
             if stamp - self._ticks[-1] != second - first:
                 self._damaged = True  # a gap so early: the time of the first picture depends on the decoder's delay
         # Pictures before the first key frame cannot be decoded; those hidden by an edit list are not shown.
         if (stamp >= self._first_key or self._blank) and not packet.is_discard:
+            if not self._ticks:
+                self._bound(stamp)
             self._ticks.append(stamp)
+
+    def _bound(self, stamp: int) -> None:
+        """Set the time beyond which no packet is needed; stamp: of the first packet whose picture is shown."""
+        ahead = self._max_seconds if self._duration is None else self._duration
+        if ahead < math.inf:
+            self.high = stamp * self._tick + self._start + seconds(ahead) + TAIL
+            self._limit = in_ticks(self.high, self.stream)
 
     def timeline(self) -> Timeline:
         """Return the timeline of the packets added so far."""

@@ -139,7 +139,8 @@ class Frames:
                 break
         if shown is None or count is None:
             raise Reject("unreadable", f"{self.path}: no picture could be decoded")
-        lost.end()
+        if emitted < limit:  # else pictures on both sides of the last frame were decoded, and later ones do not matter
+            lost.end()
         self.n_frames = count.total() if self._timeline is None else self._timeline.n_frames
         if self.n_frames < 1:
             raise Reject("too_short", f"{self.path}: ends before the clip's start at {float(self.start):.2f} s")

@@ -57,8 +57,8 @@ class Clips:
     shard, n_frames, words, speakers, emotions: int64 (N,); a label is an index into its names, −1 where unknown.
     label_names: the names of each of `LABELS`.
     places: int64 (N, 2, 2): offset and length in bytes in the tar of crop and of mfcc.
-    timed: the words of each clip whose times are known, float64 (M, 3): index in `label_names` or −1, start and end in
-        frames of the clip; empty if no clip has any.
+    timed: the words of each clip whose times are known and within it, float64 (M, 3): index in `label_names` or −1,
+        start and end in frames of the clip; empty if no clip has any.
     first, whole: int64 (N,): the first frame of a clip in its sample, and the number of frames of the sample.
     skipped: number of clips of the manifest that are not here, by reason.
     mfcc_preset: `davs` or `syncnet`, "" if unknown. dataset: name in the manifest, "" if unknown.
@@ -207,7 +207,9 @@ def read_clips(
         label: np.array([numbers[label].get(one.names[n], -1) for one in found], np.int64)
         for n, label in enumerate(LABELS)
     }
-    timed = tuple(_in_frames(one.timed, numbers["words"]) for one in found)
+    timed = tuple(
+        _in_frames(one.timed, numbers["words"], n_frames) for one, n_frames in zip(found, lengths.tolist(), strict=True)
+    )
     return Clips(
         out=out,
         shards=tuple(names),
@@ -379,10 +381,14 @@ def _expected(column: str, n_frames: int, image_format: str) -> frozenset[str]:
     return frozenset(names)
 
 
-def _in_frames(words: tuple[TimedWord, ...], numbers: Mapping[str, int]) -> NDArray[np.float64]:
-    """Return the number of each word, or −1, with start and end in frames: float64 (M, 3)."""
+def _in_frames(words: tuple[TimedWord, ...], numbers: Mapping[str, int], n_frames: int) -> NDArray[np.float64]:
+    """Return the number of each word, or −1, with start and end in frames: float64 (M, 3).
+
+    Words whose middle is beyond the clip's last frame are left out: a video that breaks off does not show them.
+    """
     rows = [(numbers.get(word, -1), start * schema.FPS, end * schema.FPS) for word, start, end in words]
-    return np.array(rows, np.float64).reshape(len(rows), 3)
+    found = np.array(rows, np.float64).reshape(len(rows), 3)
+    return found[found[:, 1:].mean(1) < n_frames]
 
 
 def _read_labels(path: Path, split: str) -> tuple[str, dict[str, _Labels]]:

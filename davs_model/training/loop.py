@@ -32,7 +32,7 @@ from davs_model.training.distributed import World
 from davs_model.training.log import Clock
 from davs_model.training.optimizers import Optimizers
 from davs_model.training.reports import Reporter
-from davs_model.training.run_folder import Say, check_same, locked, write_facts
+from davs_model.training.run_folder import Say, check_free, check_same, locked, write_facts
 from davs_model.training.sources import label_problem
 from davs_model.training.step import StageTrainer, StepCheck, Sums
 
@@ -66,6 +66,7 @@ def train(
     was trained until then is kept.
     """
     device = device_of(settings)
+    check_free(run)
     if settings.machine.threads:
         torch.set_num_threads(settings.machine.threads)
     keep_freed_memory(KEPT)

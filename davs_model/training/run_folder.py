@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from avprep import __version__, files
+from avprep import __version__, files, schema
 from avprep.errors import RunError, plural
 from davs_model import checkpoint, models
 from davs_model.data.corpus import Corpus
@@ -25,8 +25,16 @@ Say = Callable[[str], None]
 """Shows a line."""
 
 
+def check_free(run: Path) -> None:
+    """Raise RunError for a folder of shards without a run: with RUN forgotten, the last OUT is taken for it."""
+    columns = any((run / column / "run.json").exists() for column in schema.ALL_COLUMNS)
+    if columns and not (run / states.NAME).exists():
+        raise RunError(f"{run}: holds shards, so it is an OUT: give RUN, another folder, after it")
+
+
 def describe(run: Path, settings: RunSettings, corpus: Corpus, say: Say, stages: Sequence[str] = ()) -> None:
     """Print what a run would do: its settings, clips and networks, and the training clips of these stages."""
+    check_free(run)
     say(settings.to_toml())
     for split, clips in (("train", corpus.train), ("val", corpus.val)):
         skipped = "".join(f", {count} left out: {reason}" for reason, count in sorted(clips.skipped.items()))
@@ -68,6 +76,10 @@ def check_same(
         raise RunError(f"{run}: holds a run of the model {model}, not of {settings.of_model}: give another RUN")
     theirs = type(settings).from_json(before.get("training", {}), source=str(run / states.NAME))
     free = settings.free() - {f"steps.{name}" for name in settings.paced() & state.done.keys()}
+    if (
+        theirs.data.cache_mib and settings.data.cache_mib
+    ):  # how many frames fit decides no bytes; without it clips shift
+        free |= {"data.cache_mib"}
     differences = [line for line in theirs.difference(settings) if line.partition(":")[0] not in free]
     if differences:
         raise RunError(

@@ -80,6 +80,22 @@ def test_timed_words_are_labels_of_a_sentence(clips: Clips) -> None:
     assert usable(clips, Shape({}), words=True, speakers=False) is clips
 
 
+def test_words_beyond_the_end_of_a_clip_are_left_out(tmp_path: Path) -> None:
+    """Of a video that breaks off, only words whose middle is shown are labels; a clip without any of them has none."""
+    make(tmp_path, [Made("train/some"), Made("train/none")])
+    beyond = (("soon", 1.3, 1.3), ("late", 1.3, 1.4))  # 29 frames are 1.16 s
+    plan = (
+        Clip("train/some", "some.mp4", "train", words=(*WORDS, ("end", 1.0, 1.3), *beyond)),
+        Clip("train/none", "none.mp4", "train", words=beyond),
+    )
+    (tmp_path / "manifest.jsonl").write_text(manifest.render(Manifest("tiny", tmp_path, plan)), encoding="utf-8")
+    clips = read_clips(tmp_path, "train")
+    names = clips.label_names["words"]
+    assert [[names[int(word)] for word in timed[:, 0]] for timed in clips.timed] == [["now", "then", "end"], []]
+    assert usable(clips, Shape({}), words=True).keys.tolist() == [b"train/some"]
+    assert clips.spoken_words().words.tolist() == [*clips.timed[0][:, 0], -1]
+
+
 def test_words_that_a_model_does_not_know_are_spoken_all_the_same(clips: Clips, out: Path) -> None:
     """With any vocabulary the spoken part is from the first word to the last, and known words alone are read."""
     fewer = read_clips(out, "train", label_names={"words": ("then",)})

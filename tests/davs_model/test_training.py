@@ -263,6 +263,27 @@ class TestResuming:
         with pytest.raises(RunError, match=r"steps.speech: 4 there, 6 here"):
             run(out, copied, "steps.speech=6")
 
+    def test_more_or_less_memory_for_frames_is_the_same_run(self, out: Path, tmp_path: Path) -> None:
+        """A run that took too much memory resumes with a smaller cache, bit for bit; without any it is another run."""
+        constant = ("optimizer.schedule=constant", "data.cache_mib=2")
+        run(out, tmp_path / "straight", *constant, "steps.speech=2")
+        run(out, tmp_path / "run", *constant, "steps.speech=1")
+        with pytest.raises(RunError, match=r"data\.cache_mib: 2 there, 0 here"):
+            run(out, tmp_path / "run", *constant, "steps.speech=2", "data.cache_mib=0")
+        run(out, tmp_path / "run", *constant, "steps.speech=2", "data.cache_mib=1")
+        assert_equal(weights(tmp_path / "run"), weights(tmp_path / "straight"))
+
+    def test_an_out_is_no_run(self, out: Path) -> None:
+        """If RUN is forgotten, the last OUT is not taken for it: nothing is written there."""
+        (out / "crop" / "run.json").write_text("{}", encoding="utf-8")
+        before = sorted(out.rglob("*"))
+        try:
+            with pytest.raises(RunError, match="holds shards, so it is an OUT: give RUN, another folder, after it"):
+                run(out, out)
+            assert sorted(out.rglob("*")) == before
+        finally:
+            (out / "crop" / "run.json").unlink()
+
     def test_other_clips_are_refused(self, copied: Path, tmp_path: Path) -> None:
         """A run continues only with the clips that it was started with."""
         other = make_shards(tmp_path / "other", clips=16)

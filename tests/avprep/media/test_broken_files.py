@@ -323,6 +323,14 @@ class TestDamagedPictures:
             assert [made.number_of(picture.rgb()) for picture in frames] == list(expected)
             assert frames.held == 0
 
+    @pytest.mark.parametrize("fps", [120, 240])
+    def test_pictures_after_the_last_frame_are_not_damage(self, tmp_path: Path, fps: int) -> None:
+        """No frame of an intact clip within a video with many pictures per frame counts as held."""
+        clip = made.numbered(tmp_path / "clip.mp4", made.steady(fps, 1))
+        frames = Frames(clip, start=0.2, duration=0.4)
+        assert len(list(frames)) == 10
+        assert frames.damage == {}
+
 
 # ---------------------------------------------------------------- chance
 SMALL = TIMES[:40]

@@ -451,6 +451,26 @@ def test_a_part_of_a_stream_without_time_stamps(tmp_path: Path) -> None:
     assert numbers(tmp_path / "raw.h264", start=25.0, duration=0.4) == list(range(625, 635))
 
 
+@pytest.mark.parametrize("cut", [1.3, 2.3, 3.3])
+def test_a_late_part_of_a_file_cut_by_an_edit_list(cut: float, tmp_path: Path) -> None:
+    """However many pictures an edit list hides, the clock of a clip that is sought begins with the first one shown."""
+    source = made.numbered(
+        tmp_path / "source.mp4",
+        made.steady(25, 27),
+        made.noise(27, 44_100),
+        rate=44_100,
+        video={"g": "250", "bf": "3", "x264-params": "b-adapt=0:scenecut=0"},
+    )
+    made.ffmpeg("-ss", cut, "-i", source, "-c", "copy", tmp_path / "cut.mp4")
+    whole = numbers(tmp_path / "cut.mp4")
+    assert whole[0] > 30
+    assert numbers(tmp_path / "cut.mp4", start=22.0, duration=0.4) == whole[550:560]
+    assert numbers(tmp_path / "cut.mp4", start=5.0, duration=0.4) == whole[125:135]
+    everything, part = read_sound(tmp_path / "cut.mp4"), read_sound(tmp_path / "cut.mp4", start=22.0, duration=0.4)
+    assert part.first == 0
+    assert np.array_equal(part.samples[:1000], everything.samples[22 * 16_000 :][:1000])
+
+
 def test_a_clip_of_a_late_picture(tmp_path: Path) -> None:
     """If the video starts 5 s after the audio, a clip's `start` is relative to the video."""
     clip = made.numbered(tmp_path / "late.mkv", made.steady(25, 3, 5), made.noise(9, 16_000), acodec="pcm_s16le")
