@@ -76,10 +76,8 @@ def check_same(
         raise RunError(f"{run}: holds a run of the model {model}, not of {settings.of_model}: give another RUN")
     theirs = type(settings).from_json(before.get("training", {}), source=str(run / states.NAME))
     free = settings.free() - {f"steps.{name}" for name in settings.paced() & state.done.keys()}
-    if (
-        theirs.data.cache_mib and settings.data.cache_mib
-    ):  # how many frames fit decides no bytes; without it clips shift
-        free |= {"data.cache_mib"}
+    if theirs.data.cache_mib and settings.data.cache_mib:
+        free |= {"data.cache_mib"}  # how many frames fit decides no bytes, but without a cache clips shift
     differences = [line for line in theirs.difference(settings) if line.partition(":")[0] not in free]
     if differences:
         raise RunError(
