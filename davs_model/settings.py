@@ -37,6 +37,8 @@ Decay = Annotated[float, Ge(0), Lt(1)]
 Folder = Annotated[str, Field(pattern="^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")]
 """Path of a folder, which TOML and a terminal can show."""
 
+MIN_BATCH = 2
+"""Minimum of clips per step: BatchNorm has no statistics of one clip, and L_C no unpaired one."""
 ON: Any = object()
 """In `RunSettings.needs`: any value above 0."""
 
@@ -52,7 +54,7 @@ class Section(BaseModel):
 class Data(Section):
     """The data of a step."""
 
-    batch_size: Annotated[int, Ge(2), Le(65_536)] = 16  # BatchNorm has no statistics of one clip, L_C no unpaired one
+    batch_size: Annotated[int, Ge(MIN_BATCH), Le(65_536)] = 16
     """Clips per step, over all processes."""
     workers: Annotated[int, Ge(0), Le(4096)] = 4
     """Loader processes of each training process; 0: it loads the clips itself."""

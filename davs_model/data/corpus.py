@@ -41,6 +41,15 @@ class Corpus:
             digest.update(json.dumps(names["emotions"]).encode() + self.train.emotions.tobytes())
         return digest.hexdigest()
 
+    def word_times_digest(self) -> str:
+        """Return the SHA-256 of the times of the training clips' words; "" if none are known."""
+        if not any(len(words) for words in self.train.timed):
+            return ""
+        digest = hashlib.sha256(np.array([len(words) for words in self.train.timed], np.int64).tobytes())
+        for words in self.train.timed:
+            digest.update(np.ascontiguousarray(words).tobytes())
+        return digest.hexdigest()
+
     def made_with(self) -> list[dict[str, dict[str, Any]]]:
         """Return the settings of the columns of each OUT, by column; empty where they are unknown."""
         outs = dict.fromkeys(self.train.folders)

@@ -156,6 +156,7 @@ class _Run:
             **{label: list(names) for label, names in corpus.train.label_names.items()},
             "faces": list(corpus.faces),
             "data": corpus.digest(),
+            "word_times": corpus.word_times_digest(),
             "columns": corpus.made_with(),
         }
         if state is not None:
@@ -304,7 +305,9 @@ def _begin(
     if state is not None:
         model.load_state_dict(state.checkpoint.weights)
         before = state.checkpoint.settings  # `init_from` as at the start of the run, so that the bytes are the same
-        return {"init_from": before["init_from"]} if "init_from" in before else {}
+        if init_from is not None:
+            _check_begun(run, before, init_from)
+        return {name: before[name] for name in ("init_from", "init_digest") if name in before}
     if init_from is not None:
         source = checkpoint.load(init_from)
         for line in _load_what_fits(model, source):
@@ -312,10 +315,22 @@ def _begin(
         there = source.settings.get("mfcc_preset")
         if there and preset and there != preset:
             say(f"it has learned from windows of the preset {there}, these are of {preset}: it hears other numbers")
-        return {"init_from": str(init_from)}
+        return {"init_from": str(init_from), "init_digest": source.digest()}
     if (run / checkpoint.NAME).exists():
         raise RunError(f"{run}: holds a checkpoint that no training run wrote: give another RUN, and --init-from {run}")
     return {}
+
+
+def _check_begun(run: Path, before: dict[str, Any], init_from: Path) -> None:
+    """Check that a resumed run was begun with these weights, if known; RunError if not, since they have no effect."""
+    if "init_from" not in before:
+        raise RunError(f"{run}: was begun without --init-from: leave it out, or give another RUN")
+    digest = before.get("init_digest")  # unknown in runs of earlier versions
+    if digest and init_from.exists() and checkpoint.load(init_from).digest() != digest:
+        raise RunError(
+            f"{run}: was begun with other weights than those of --init-from {init_from}: leave it out, or give another "
+            "RUN"
+        )
 
 
 def _catch_up(run: Path, last: Checkpoint) -> None:

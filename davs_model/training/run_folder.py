@@ -83,7 +83,8 @@ def check_same(
         raise RunError(
             f"{run}: was started with other settings ({'; '.join(differences)}): give the same, or another RUN"
         )
-    if state.checkpoint.dimensions != dimensions or before.get("data") != about["data"]:
+    same_words = before.get("word_times", about["word_times"]) == about["word_times"]  # not in earlier versions' runs
+    if state.checkpoint.dimensions != dimensions or before.get("data") != about["data"] or not same_words:
         raise RunError(
             f"{run}: the clips are not those that it was started with: give another RUN, and --init-from {run}"
         )

@@ -18,7 +18,7 @@ from davs_model.data.reads import LABELS, Shape, chosen
 from davs_model.data.sources import ClipSource, Source, usable
 from davs_model.data.store import FrameStore
 from davs_model.models.base import Stage, TalkingModel
-from davs_model.settings import RunSettings
+from davs_model.settings import MIN_BATCH, RunSettings
 from davs_model.training.codes import codes_of
 
 
@@ -120,6 +120,14 @@ def foreseen(model: TalkingModel, stage: Stage, corpus: Corpus, settings: RunSet
     left_out = "".join(
         f", {count} left out: {reason}" for reason, count in (used.skipped - corpus.train.skipped).items()
     )
-    size = settings.data.batch_size
-    few = f", fewer than a batch of {size}: give a smaller data.batch_size" if 0 < len(used) < size else ""
+    few = too_few(len(used), settings.data.batch_size) if len(used) else ""
     return f"{stage.name}: {plural(len(used), 'clip')}{few}{left_out}"
+
+
+def too_few(n_clips: int, batch_size: int) -> str:
+    """Return what to do if there are fewer clips than a batch, to be added to their number; "" if there are enough."""
+    if n_clips >= batch_size:
+        return ""
+    if n_clips < MIN_BATCH:
+        return f", and training needs at least {MIN_BATCH}: give more clips"
+    return f", fewer than a batch of {batch_size}: give a smaller data.batch_size"

@@ -31,7 +31,7 @@ from davs_model.training import optimizers
 from davs_model.training import state as states
 from davs_model.training.distributed import World
 from davs_model.training.optimizers import Optimizers
-from davs_model.training.sources import label_problem, source_of, training_shape
+from davs_model.training.sources import label_problem, source_of, too_few, training_shape
 
 Part = Literal["copy", "forward", "backward", "optimizer"]
 """The parts of a step after its batch is read. `copy` is the copy to the device with the conversion to [0, 1]."""
@@ -96,8 +96,8 @@ class StageTrainer:
             if not len(source):
                 raise RunError(f"{corpus.train.out}: no clip can be used in the {stage.name} stage{reasons}")
             raise RunError(
-                f"{corpus.train.out}: {plural(len(source), 'clip')} can be used in the {stage.name} stage, fewer than "
-                f"a batch of {size}: give a smaller data.batch_size{reasons}"
+                f"{corpus.train.out}: {plural(len(source), 'clip')} can be used in the {stage.name} stage"
+                f"{too_few(len(source), size)}{reasons}"
             )
         phases = optimizers.build(stage, model, settings)
         return cls(stage, model, settings, world, device, terms, source, shape, left_out, batches, phases)

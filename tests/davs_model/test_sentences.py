@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from made_shards import Made, frame_of
 
 from avprep import manifest, schema
-from avprep.errors import ShardError
+from avprep.errors import RunError, ShardError
 from avprep.manifest import Clip, Manifest
 from avprep.media.mfcc import Preset, clip_windows
 from davs_model import checkpoint
@@ -155,7 +156,10 @@ def test_frames_in_a_row_are_anywhere_where_no_times_are_known(clips: Clips) -> 
 
 
 def test_eq_2_reads_words_of_sentences(out: Path, tmp_path: Path) -> None:
-    """The full stage removes words from the identity of sentences, even if no other term reads words."""
+    """The full stage removes words from the identity of sentences, even if no other term reads words.
+
+    The run does not continue with words at other times.
+    """
     settings = Settings.resolve(
         "small",
         None,
@@ -169,6 +173,11 @@ def test_eq_2_reads_words_of_sentences(out: Path, tmp_path: Path) -> None:
     loop.train(out, tmp_path / "run", settings, stages=("full",), say=said.append)
     assert any("identity_word × 1" in line for line in said)
     assert checkpoint.load(tmp_path / "run").settings["steps"] == {"full": 2}
+    later = Path(shutil.copytree(out, tmp_path / "later"))
+    listed = (later / "manifest.jsonl").read_text(encoding="utf-8")
+    (later / "manifest.jsonl").write_text(listed.replace("0.6", "0.5"), encoding="utf-8")
+    with pytest.raises(RunError, match="the clips are not those that it was started with"):
+        loop.train(later, tmp_path / "run", settings, stages=("full",), say=said.append)
 
 
 def test_the_words_that_the_svm_learns_from_are_counted(tmp_path: Path) -> None:

@@ -388,6 +388,15 @@ class TestResuming:
             log.write("speech", 1, overall=1, terms={"word": 1.0})
         log.close()
 
+    def test_other_first_weights_are_refused(self, out: Path, finished: Path, copied: Path, tmp_path: Path) -> None:
+        """A run does not continue if told to begin with other weights than it began with, which had no effect."""
+        run(out, tmp_path / "other", "seed=5", stages=("identity",))
+        run(out, tmp_path / "named", stages=("identity",), init_from=finished)
+        with pytest.raises(RunError, match=r"named: was begun with other weights than those of --init-from .*other"):
+            run(out, tmp_path / "named", "steps.speech=1", init_from=tmp_path / "other")
+        with pytest.raises(RunError, match=r"was begun without --init-from: leave it out, or give another RUN"):
+            run(out, copied, "steps.full=1", init_from=finished)
+
     def test_windows_of_another_preset_are_refused(self, out: Path, tmp_path: Path) -> None:
         """A run does not continue with windows of another MFCC preset; one that starts from its weights says so."""
         copied = Path(shutil.copytree(out, tmp_path / "out"))
@@ -581,6 +590,8 @@ class TestTrouble:
         """Fewer clips than a batch are an error that gives both numbers and the setting."""
         with pytest.raises(RunError, match="12 clips can be used in the speech stage, fewer than a batch of 16"):
             run(out, tmp_path / "run", "data.batch_size=16")
+        with pytest.raises(RunError, match="1 clip can be used in the speech stage, and training needs at least 2"):
+            run(make_shards(tmp_path / "one", clips=1), tmp_path / "run", "data.batch_size=2")
 
     def test_no_words(self, tmp_path: Path) -> None:
         """Clips without words are an error with the remedy, and can be trained on without words."""
